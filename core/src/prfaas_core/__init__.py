@@ -1,0 +1,1 @@
+"""The pure part of PrfaaS: values and decisions, without I/O or a clock."""

@@ -1,0 +1,1 @@
+"""The gRPC contracts between operator, router and gateways."""

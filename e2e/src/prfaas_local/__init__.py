@@ -1,0 +1,1 @@
+"""Local Kubernetes clusters without containers."""

@@ -1,0 +1,1 @@
+"""The router: the OpenAI data path and the Decide service."""

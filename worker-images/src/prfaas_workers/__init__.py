@@ -1,0 +1,1 @@
+"""Workers that speak the vLLM HTTP contract without a GPU."""
