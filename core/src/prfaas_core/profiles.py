@@ -150,8 +150,8 @@ class Profile:
         """Read the `spec` of a ModelProfile.
 
         Raises:
-            InvalidValueError, MissingFieldError: with the field's path in the spec. `model.bytesPerToken` and `prefixCache` have
-                defaults: 4 bytes, no cache, blocks of 512 tokens.
+            InvalidValueError, MissingFieldError: with the field's path in the spec. `model.bytesPerToken` and
+                `prefixCache` have defaults: 4 bytes, no cache, blocks of 512 tokens.
         """
         return cls(
             model=errors.text("model.name", errors.lookup(spec, "model.name")),
