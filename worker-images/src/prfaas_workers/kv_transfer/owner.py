@@ -1,0 +1,163 @@
+"""The side that holds KV: serves reads on the side channel, layer by layer as layers get ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from prfaas_workers.kv_transfer import wire
+from prfaas_workers.kv_transfer.lease import LeaseTable, Refusal
+
+log = logging.getLogger(__name__)
+
+
+class LayerSource(Protocol):
+    """The KV of one request, of which layers get ready one after the other."""
+
+    @property
+    def layers(self) -> int:
+        """How many layers there are."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens of KV there are."""
+
+    def total_bytes(self, have_tokens: int) -> int:
+        """Return the size of what a reader that holds `have_tokens` leading tokens still needs."""
+
+    async def layer(self, index: int, have_tokens: int) -> bytes | memoryview:
+        """Wait until a layer is computed and return its bytes; `TransferError` when it never will be."""
+
+
+@dataclass(slots=True)
+class OwnerCounters:
+    """What happened to offers; the worker's metrics read it."""
+
+    expired: int = 0
+    reads_after_expiry: int = 0
+    failed: int = 0
+
+
+class Owner:
+    """Offers KV and serves it once.
+
+    Args:
+        engine_id, fingerprint: of this worker; a reader that expects others is refused by name.
+        lease_s: how long an offer waits for its reader.
+        push_wait_s: how long a reader of the push handshake waits for the prefill leg to arrive.
+    """
+
+    def __init__(self, engine_id: str, fingerprint: str, lease_s: float, push_wait_s: float = 30.0) -> None:
+        self._engine_id = engine_id
+        self._fingerprint = fingerprint
+        self._push_wait_s = push_wait_s
+        self._leases: LeaseTable[LayerSource] = LeaseTable(lease_s)
+        self._arrivals: dict[str, asyncio.Event] = {}
+        self._server: asyncio.Server | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self.counters = OwnerCounters()
+
+    @property
+    def offers(self) -> int:
+        """How many offers wait to be read or are being read."""
+        return len(self._leases)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen and return the port."""
+        self._server = await asyncio.start_server(self._serve, host, port)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        if self._server is not None:
+            self._server.close()
+
+    def offer(self, request_id: str, source: LayerSource) -> None:
+        """Offer the KV of a request for one read."""
+        self._leases.offer(request_id, source, asyncio.get_running_loop().time())
+        arrival = self._arrivals.pop(request_id, None)
+        if arrival is not None:
+            arrival.set()
+        self._arm()
+
+    def computed(self, request_id: str) -> None:
+        """Start the lease's clock: the prefill has ended."""
+        self._leases.extend(request_id, asyncio.get_running_loop().time())
+
+    def withdraw(self, request_id: str) -> None:
+        """Take an offer back: its request was aborted."""
+        self._leases.withdraw(request_id)
+
+    def _arm(self) -> None:
+        due_s = self._leases.next_expiry_s()
+        if due_s is not None and self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_at(due_s, self._expire)
+
+    def _expire(self) -> None:
+        self._sweep = None
+        self.counters.expired += len(self._leases.expire(asyncio.get_running_loop().time()))
+        self._arm()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._answer(reader, writer)
+        except (wire.TransferError, ConnectionError, asyncio.IncompleteReadError) as error:
+            self.counters.failed += 1
+            log.warning("KV read failed: %s", error)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        length = wire.message_length(await reader.readexactly(wire.MESSAGE_LENGTH.size))
+        request = wire.decode_request(await reader.readexactly(length))
+        refused = self._mismatch(request)
+        if refused is None and request.push:
+            await self._arrived(request.request_id)
+        source = self._leases.begin(request.request_id) if refused is None else None
+        if isinstance(source, Refusal):
+            self.counters.reads_after_expiry += source is Refusal.EXPIRED
+            refused, source = f"request {request.request_id}: {source}", None
+        if source is None:
+            writer.write(wire.refusal(refused or "refused"))
+            await writer.drain()
+            return
+        try:
+            have_tokens = min(request.have_tokens, source.tokens)
+            grant = wire.ReadGrant(
+                self._engine_id, self._fingerprint, source.layers, source.total_bytes(have_tokens), source.tokens
+            )
+            writer.write(wire.encode(grant))
+            framing = wire.Framing()
+            for index in range(source.layers):
+                payload = await source.layer(index, have_tokens)
+                writer.write(framing.header(payload))
+                writer.write(payload)
+                await writer.drain()
+            writer.write(framing.trailer())
+            await writer.drain()
+        finally:
+            self._leases.end(request.request_id)
+
+    def _mismatch(self, request: wire.ReadRequest) -> str | None:
+        if request.fingerprint != self._fingerprint:
+            return f"KV fingerprint {request.fingerprint} is not {self._fingerprint}; pair pools of compatible profiles"
+        if request.engine_id != self._engine_id:
+            return f"engine {request.engine_id} is not {self._engine_id}; the worker has restarted"
+        return None
+
+    async def _arrived(self, request_id: str) -> None:
+        if self._leases.begin_possible(request_id):
+            return
+        arrival = self._arrivals.setdefault(request_id, asyncio.Event())
+        try:
+            async with asyncio.timeout(self._push_wait_s):
+                await arrival.wait()
+        except TimeoutError:
+            self._arrivals.pop(request_id, None)

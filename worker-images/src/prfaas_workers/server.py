@@ -1,0 +1,145 @@
+"""The HTTP side of a worker: vLLM's endpoints over an `Engine`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from aiohttp import web
+
+import prfaas_workers
+from prfaas_workers import openai
+from prfaas_workers.engine import Engine, KVLoadError, Piece, Start
+
+MAX_BODY_BYTES = 64 << 20
+_JSON = "application/json"
+
+
+def application(engine: Engine) -> web.Application:
+    """Return the web application of a worker."""
+    routes = _Routes(engine)
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app.router.add_post("/v1/completions", routes.completions)
+    app.router.add_post("/v1/chat/completions", routes.chat)
+    app.router.add_get("/v1/models", routes.models)
+    app.router.add_get("/health", routes.health)
+    app.router.add_get("/version", routes.version)
+    app.router.add_get("/metrics", routes.metrics)
+    return app
+
+
+async def serve(engine: Engine, host: str, port: int, drain_s: float) -> None:
+    """Serve until SIGTERM or SIGINT, then let running requests end for up to `drain_s`."""
+    # A client that goes away cancels its handler, and with it the request.
+    runner = web.AppRunner(application(engine), handler_cancellation=True, shutdown_timeout=drain_s, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, reuse_address=True).start()
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+class _Routes:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def completions(self, request: web.Request) -> web.StreamResponse:
+        return await self._generate(request, chat=False)
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._generate(request, chat=True)
+
+    async def models(self, _: web.Request) -> web.Response:
+        model = {
+            "id": self._engine.model,
+            "object": "model",
+            "created": 0,
+            "owned_by": "prfaas",
+            "max_model_len": self._engine.max_model_len_tokens,
+        }
+        return web.json_response({"object": "list", "data": [model]})
+
+    async def health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def version(self, _: web.Request) -> web.Response:
+        return web.json_response({"version": prfaas_workers.VERSION})
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        body = self._engine.metrics.exposition(self._engine.refresh)
+        return web.Response(body=body, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _generate(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
+        try:
+            raw = await request.read()
+            generation = openai.parse(
+                raw,
+                chat=chat,
+                request_id=request.headers.get("x-request-id") or uuid.uuid4().hex,
+                model=self._engine.model,
+                max_model_len_tokens=self._engine.max_model_len_tokens,
+                bytes_per_token=self._engine.bytes_per_token,
+            )
+        except openai.RequestError as error:
+            return web.Response(status=error.status, body=error.body(), content_type=_JSON)
+        pieces = self._engine.generate(generation)
+        async with aclosing(pieces):
+            return await (
+                self._stream(request, generation, pieces) if generation.stream else self._whole(generation, pieces)
+            )
+
+    async def _whole(self, generation: openai.Generation, pieces: AsyncIterator[Start | Piece]) -> web.Response:
+        cached_tokens, texts, tokens, last = 0, [], 0, Piece("", 0)
+        try:
+            async for piece in pieces:
+                if isinstance(piece, Start):
+                    cached_tokens = piece.cached_tokens
+                else:
+                    texts.append(piece.text)
+                    tokens += piece.tokens
+                    last = piece
+        except KVLoadError as error:
+            failure = openai.RequestError(500, str(error))
+            return web.Response(status=500, body=failure.body(), content_type=_JSON)
+        answers = openai.Answers(generation, cached_tokens)
+        body = answers.whole("".join(texts), tokens, last.finish_reason or "stop", last.kv_transfer)
+        return web.Response(body=body, content_type=_JSON)
+
+    async def _stream(
+        self, request: web.Request, generation: openai.Generation, pieces: AsyncIterator[Start | Piece]
+    ) -> web.StreamResponse:
+        # Headers go out with the first token, so that a failure before it is an HTTP error.
+        response = web.StreamResponse(
+            headers={"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+        )
+        answers = openai.Answers(generation, 0)
+        tokens = 0
+        try:
+            async for piece in pieces:
+                if isinstance(piece, Start):
+                    answers = openai.Answers(generation, piece.cached_tokens)
+                    continue
+                if not response.prepared:
+                    await response.prepare(request)
+                tokens += piece.tokens
+                await response.write(answers.event(piece.text, piece.finish_reason, piece.kv_transfer))
+            if generation.include_usage:
+                await response.write(answers.usage_event(tokens))
+            await response.write(openai.DONE)
+        except KVLoadError as error:
+            if not response.prepared:
+                failure = openai.RequestError(500, str(error))
+                return web.Response(status=500, body=failure.body(), content_type=_JSON)
+            await response.write(openai.error_event(str(error)))
+        with contextlib.suppress(ConnectionError):
+            await response.write_eof()
+        return response

@@ -1,0 +1,1 @@
+"""A worker with the service times of a ModelProfile."""
