@@ -137,7 +137,8 @@ def test_a_client_that_goes_away_frees_its_slot(start_worker: Callable[..., Any]
     with httpx.Client(trust_env=False, timeout=30) as client:
         body = {"model": "prfaas-1t", "prompt": "x" * 40, "max_tokens": 100_000, "stream": True}
         with client.stream("POST", f"{worker.url}/v1/completions", json=body) as answer:
-            assert next(answer.iter_lines()).startswith("data: ")
+            lines = answer.iter_lines()
+            assert next(lines).startswith("data: ")
             assert worker.metric("vllm:num_requests_running") == 1
     worker.wait_metric("vllm:num_requests_running", 0)
     assert complete(worker, prompt="y" * 40, max_tokens=1).status_code == 200
