@@ -1,0 +1,26 @@
+"""DecodePool: workers that take over KV and write the answer."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from prfaas_operator.api.pool import REPLICAS_XOR_SCALING, Pool, PoolSpec, pool_definition, signal_rule
+from prfaas_operator.api.resource import Definition
+from prfaas_operator.api.rules import Rule
+from prfaas_operator.api.scaling import SignalName
+
+
+class DecodePoolSpec(PoolSpec):
+    """Decode workers of one model in one member cluster."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (*REPLICAS_XOR_SCALING, signal_rule("DecodePool", SignalName.DECODE_RUNNING))
+
+
+class DecodePool(Pool):
+    """Decode workers of one model in one member cluster, the one in which requests arrive."""
+
+    definition: ClassVar[Definition] = pool_definition("decodepools", "dcp")
+
+    kind: Literal["DecodePool"] = "DecodePool"
+    spec: DecodePoolSpec
+    """What is asked for."""
