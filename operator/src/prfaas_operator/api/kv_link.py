@@ -60,9 +60,13 @@ class KVLinkSpec(Model):
         ),
     )
 
-    from_cluster_ref: Annotated[Reference, immutable("fromClusterRef", "make another KVLink and delete this one")]
+    from_cluster_ref: Annotated[
+        Reference, immutable("fromClusterRef", "make another KVLink and delete this one", shown=".name")
+    ]
     """The MemberCluster that sends KV: the one that prefills. Cannot change."""
-    to_cluster_ref: Annotated[Reference, immutable("toClusterRef", "make another KVLink and delete this one")]
+    to_cluster_ref: Annotated[
+        Reference, immutable("toClusterRef", "make another KVLink and delete this one", shown=".name")
+    ]
     """The MemberCluster that receives KV: the one that decodes. Cannot change."""
     capacity_gbps: Annotated[float, Field(strict=True, gt=0, le=1_000_000, allow_inf_nan=False)]
     """Capacity of the link in Gbit/s (10^9 bit/s)."""

@@ -168,11 +168,11 @@ class ModelProfileSpec(Model):
 
     model: ProfiledModel
     """The model as engines and clients know it."""
-    engine: Annotated[Engine, immutable("engine", _IDENTITY)]
+    engine: Annotated[Engine, immutable("engine", _IDENTITY, shown=None)]
     """The program that workers run. Cannot change."""
     accelerator: Accelerator
     """The hardware of one worker."""
-    kv: Annotated[KVCache, immutable("kv", _IDENTITY)]
+    kv: Annotated[KVCache, immutable("kv", _IDENTITY, shown=None)]
     """What the bytes of the KV cache mean. Cannot change."""
     prefill: Annotated[tuple[PrefillAnchor, ...], _ANCHORS, _PREFILL_RULES[0], _PREFILL_RULES[1]]
     """Prefill time over length: lines through these anchors, level before the first, the last line going on behind the

@@ -72,7 +72,9 @@ class PoolSpec(Model):
     cluster_ref: Annotated[
         Reference,
         immutable(
-            "clusterRef", "make another pool in the other cluster, and delete this one when the route no longer uses it"
+            "clusterRef",
+            "make another pool in the other cluster, and delete this one when the route no longer uses it",
+            shown=".name",
         ),
     ]
     """The MemberCluster that the workers run in. Cannot change."""

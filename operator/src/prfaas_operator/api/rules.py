@@ -46,10 +46,9 @@ class Rule:
         return {"rule": self.expression, "messageExpression": self._message_expression()}
 
     def _message_expression(self) -> str:
-        # re.split keeps the captured paths at the odd places.
-        parts = _PLACEHOLDER.split(self.message)
-        terms = [f"string({part})" if place % 2 else _literal(part) for place, part in enumerate(parts) if part]
-        return " + ".join(terms)
+        # One call of format() and no `+`: the API server cannot bound the cost of joining converted values.
+        text = _PLACEHOLDER.sub("%s", self.message.replace("%", "%%"))
+        return f"{_literal(text)}.format([{', '.join(_PLACEHOLDER.findall(self.message))}])"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
@@ -65,12 +64,14 @@ def extended(schema: JsonSchemaValue, rules: tuple[Rule, ...]) -> JsonSchemaValu
     return {**schema, EXTENSION: [*schema.get(EXTENSION, []), *(rule.as_validation() for rule in rules)]}
 
 
-def immutable(what: str, remedy: str) -> Rule:
+def immutable(what: str, remedy: str, *, shown: str | None = "") -> Rule:
     """Return the rule that a field which is part of an object's identity keeps its value.
 
-    `what` names the field, `remedy` says what to do instead.
+    `what` names the field, `remedy` says what to do instead, and `shown` is the path below the field whose old and new
+    value the message shows; None shows nothing.
     """
-    return Rule("self == oldSelf", f"{what} cannot change; {remedy}")
+    change = "" if shown is None else f" from {{oldSelf{shown}}} to {{self{shown}}}"
+    return Rule("self == oldSelf", f"{what} cannot change{change}; {remedy}")
 
 
 def _literal(text: str) -> str:

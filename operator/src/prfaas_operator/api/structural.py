@@ -71,6 +71,9 @@ def structural(schema: Mapping[str, Any], definitions: Mapping[str, Schema], pat
             for name, part in node["properties"].items()
         }
     _simplify_default(node)
+    for bound in ("default", "minimum", "maximum"):
+        if bound in node:
+            node[bound] = _shortest(node[bound])
     return _ordered(node, path)
 
 
@@ -99,15 +102,25 @@ def _described(node: Schema, path: str) -> Schema:
 
 
 def _simplify_default(node: Schema) -> None:
-    """Leave out defaults that say the same as an absent field, and let objects be filled by their fields' defaults."""
-    if "default" not in node:
-        return
-    if node["default"] in (None, "", [], {}):
-        del node["default"]
-    elif "properties" in node:
-        node["default"] = {}
-        if not any("default" in part for part in node["properties"].values()):
+    """Leave out defaults that say the same as an absent field."""
+    if "default" in node:
+        node["default"] = _without_empty(node["default"])
+        if node["default"] in (None, "", [], {}):
             del node["default"]
+
+
+def _without_empty(default: Any) -> Any:
+    if not isinstance(default, dict):
+        return default
+    found = {name: _without_empty(value) for name, value in default.items()}
+    return {name: value for name, value in found.items() if value not in (None, "", [], {})}
+
+
+def _shortest(value: Any) -> Any:
+    """Return `value` with floats that are whole numbers written as such: 60, not 60.0."""
+    if isinstance(value, dict):
+        return {name: _shortest(part) for name, part in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _ordered(node: Schema, path: str) -> Schema:
