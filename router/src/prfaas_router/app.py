@@ -1,0 +1,232 @@
+"""The router's HTTP endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from contextlib import AsyncExitStack
+from typing import Any
+
+import orjson
+import structlog
+
+from prfaas_core.routing import NoDecodeWorkerError
+from prfaas_router import openai, preparation
+from prfaas_router.configuration import Configuration
+from prfaas_router.fleet import Fleet
+from prfaas_router.forwarding import Forwarder, Outcome
+from prfaas_router.http.client import Client, UpstreamError
+from prfaas_router.http.server import Request, Responder
+from prfaas_router.metrics import Metrics
+from prfaas_router.openai import APIError
+from prfaas_router.preparation import ModelLimits, Prepared
+
+log = structlog.get_logger()
+
+_JSON = ("content-type", "application/json")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_PATHS = {
+    "/v1/completions": "POST",
+    "/v1/chat/completions": "POST",
+    "/v1/models": "GET",
+    "/health": "GET",
+    "/ready": "GET",
+    "/metrics": "GET",
+}
+
+
+class Router:
+    """Serves one route. `configure` gives it what to serve; before that it answers 503."""
+
+    def __init__(self, route: str, fleet: Fleet, metrics: Metrics) -> None:
+        self._route = route
+        self._fleet = fleet
+        self._metrics = metrics
+        self._client = Client()
+        self._forwarder = Forwarder(fleet, self._client, metrics)
+        self.configuration: Configuration | None = None
+        self.draining = False
+
+    def configure(self, configuration: Configuration) -> None:
+        """Serve by a new configuration from the next request on; requests in flight keep theirs."""
+        self._fleet.configure(configuration)
+        self.configuration = configuration
+        self._client.retain(endpoint.address for pool in configuration.pools() for endpoint in pool.endpoints.values())
+        self._metrics.version.set(configuration.version)
+        self._metrics.threshold.set(configuration.threshold_tokens)
+
+    def current(self) -> Configuration:
+        """Return the configuration.
+
+        Raises:
+            APIError: 503, there is none yet.
+        """
+        if self.configuration is None:
+            raise APIError(
+                503, f"route {self._route} has no configuration yet; the operator sends it", code="not_configured"
+            )
+        return self.configuration
+
+    def prepare(self, body: dict[str, Any], *, chat: bool) -> tuple[Configuration, Prepared]:
+        """Check a request against the configuration of this moment."""
+        configuration = self.current()
+        limits = ModelLimits(
+            configuration.model,
+            configuration.max_model_len_tokens,
+            configuration.bytes_per_token,
+            configuration.block_tokens,
+        )
+        return configuration, preparation.prepare(body, chat=chat, model=limits)
+
+    async def handle(self, request: Request, responder: Responder) -> None:
+        """Answer one HTTP request."""
+        wanted = _PATHS.get(request.path)
+        try:
+            if wanted is None:
+                raise APIError(404, f"{request.path[:200]} is not served; see /v1/models for what is", code="not_found")
+            if request.method != wanted and (request.method, wanted) != ("HEAD", "GET"):
+                raise APIError(405, f"{request.method} is not allowed here; use {wanted}", code="method_not_allowed")
+            if wanted == "POST":
+                await self._complete(request, responder)
+            else:
+                self._get(request, responder)
+        except APIError as error:
+            self._metrics.refused(error.status)
+            if responder.started:
+                raise
+            headers = [("allow", wanted)] if error.status == 405 and wanted else []
+            responder.send_error(error, headers)
+
+    def close(self) -> None:
+        """Drop idle connections to workers."""
+        self._client.close()
+
+    def _get(self, request: Request, responder: Responder) -> None:
+        if request.path == "/health":
+            responder.send(200, [_JSON], b"{}")
+        elif request.path == "/ready":
+            ready = self.configuration is not None and bool(self.configuration.decode.endpoints) and not self.draining
+            responder.send(200 if ready else 503, [_JSON], orjson.dumps({"ready": ready}))
+        elif request.path == "/metrics":
+            for pool, count in self._fleet.in_flight():
+                self._metrics.in_flight(pool, count)
+            responder.send(
+                200, [("content-type", "text/plain; version=0.0.4; charset=utf-8")], self._metrics.exposition()
+            )
+        else:
+            configuration = self.current()
+            model = {
+                "id": configuration.model,
+                "object": "model",
+                "created": 0,
+                "owned_by": "prfaas",
+                "max_model_len": configuration.max_model_len_tokens,
+            }
+            responder.send(200, [_JSON], orjson.dumps({"object": "list", "data": [model]}))
+
+    async def _complete(self, request: Request, responder: Responder) -> None:
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        request_id = request.headers.get("x-request-id", "")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = uuid.uuid4().hex
+        configuration, prepared = self.prepare(
+            preparation.parse(request.body), chat=request.path == "/v1/chat/completions"
+        )
+        try:
+            decision = self._fleet.decide(prepared, configuration)
+        except NoDecodeWorkerError as error:
+            raise APIError(503, str(error), code="no_decode_worker") from error
+        outcome = Outcome(decision.destination, decision.reason, decision.prefill_pool, decision.prefill_worker)
+        ended = "cancelled"
+        ttft_s: float | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                answer, chunks, outcome = await self._forwarder.open(
+                    stack, configuration, prepared, decision, request.path, request_id
+                )
+                ttft_s = loop.time() - started_s
+                headers = [
+                    ("content-type", answer.headers.get("content-type", "application/json")),
+                    *_decision_headers(outcome, configuration, request_id),
+                ]
+                ended = "ok" if answer.status < 400 else "refused" if answer.status < 500 else "failed"
+                length = answer.headers.get("content-length")
+                if length is not None and "transfer-encoding" not in answer.headers:
+                    responder.send(answer.status, headers, b"".join([chunk async for chunk in chunks]))
+                else:
+                    await self._relay(responder, answer.status, headers, chunks)
+        except UpstreamError as error:
+            ended = "failed"
+            if not responder.started:
+                raise APIError(502, f"the decode worker failed: {error}", code="upstream_failed") from error
+            await responder.write(openai.stream_error(f"the decode worker failed: {error}"))
+            responder.finish()
+        except APIError:
+            ended = "failed"
+            raise
+        except asyncio.CancelledError:
+            ended = "cancelled"
+            raise
+        finally:
+            self._record(request_id, configuration, prepared, outcome, ended, ttft_s, loop.time() - started_s)
+
+    async def _relay(self, responder: Responder, status: int, headers: list[tuple[str, str]], chunks: Any) -> None:
+        responder.start(status, headers)
+        async for chunk in chunks:
+            await responder.write(chunk)
+        responder.finish()
+
+    def _record(
+        self,
+        request_id: str,
+        configuration: Configuration,
+        prepared: Prepared,
+        outcome: Outcome,
+        ended: str,
+        ttft_s: float | None,
+        total_s: float,
+    ) -> None:
+        self._metrics.request(outcome.destination, outcome.reason, ended)
+        if ttft_s is not None and ended == "ok":
+            self._metrics.ttft(outcome.destination, ttft_s)
+        if outcome.prefill_cached_tokens is not None:
+            self._metrics.prompt(
+                outcome.prefill_cached_tokens, max(0, prepared.total_tokens - outcome.prefill_cached_tokens)
+            )
+        log.info(
+            "request",
+            request_id=request_id,
+            route=self._route,
+            destination=outcome.destination,
+            reason=outcome.reason,
+            outcome=ended,
+            prefill_pool=outcome.prefill_pool,
+            prefill_worker=outcome.prefill_worker,
+            decode_worker=outcome.decode_worker,
+            prompt_tokens=prepared.total_tokens,
+            cached_tokens=outcome.prefill_cached_tokens,
+            configuration_version=configuration.version,
+            prefill_s=_rounded(outcome.prefill_s),
+            ttft_s=_rounded(ttft_s),
+            total_s=_rounded(total_s),
+        )
+
+
+def _decision_headers(outcome: Outcome, configuration: Configuration, request_id: str) -> list[tuple[str, str]]:
+    headers = [
+        ("x-request-id", request_id),
+        ("x-prfaas-decision", outcome.destination.value),
+        ("x-prfaas-reason", outcome.reason.value),
+        ("x-prfaas-config-version", str(configuration.version)),
+    ]
+    if outcome.prefill_pool is not None:
+        headers.append(("x-prfaas-prefill-pool", outcome.prefill_pool))
+    if outcome.prefill_cached_tokens is not None:
+        headers.append(("x-prfaas-cached-tokens", str(outcome.prefill_cached_tokens)))
+    return headers
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)

@@ -1,0 +1,179 @@
+"""Real workers and routers as processes, on loopback addresses of their own."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+_ADDRESSES = (f"127.{140 + os.getpid() % 100}.{n // 250}.{n % 250 + 1}" for n in itertools.count())
+
+
+class Process:
+    """A process that serves HTTP."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    url: str
+
+    def wait_ready(self, path: str = "/health") -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            try:
+                if httpx.get(self.url + path, trust_env=False).status_code == 200:
+                    return
+            except httpx.TransportError:
+                continue
+        raise AssertionError(f"not ready: {self.log.read_text()}")
+
+    def metric(self, name: str) -> float:
+        """Return the sum of the samples whose name and labels start so; labels in the order of the exposition."""
+        total = 0.0
+        for line in httpx.get(f"{self.url}/metrics", trust_env=False).text.splitlines():
+            if line.startswith(name) and line[len(name)] in "{, ":
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def wait_metric(self, name: str, value: float) -> None:
+        deadline = time.monotonic() + 20
+        while self.metric(name) != value:
+            assert time.monotonic() < deadline, f"{name} is {self.metric(name)}, not {value}"
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+
+
+class WorkerProcess(Process):
+    """One `prfaas-sim` process."""
+
+    def __init__(self, folder: Path, profile: dict[str, object], arguments: tuple[str, ...]) -> None:
+        self.address = next(_ADDRESSES)
+        self.name = f"worker-{self.address}"
+        self.url = f"http://{self.address}:8000"
+        path = folder / f"{self.name}.json"
+        path.write_text(json.dumps(profile))
+        self.log = folder / f"{self.name}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [Path(sys.executable).with_name("prfaas-sim"), "--profile", str(path), *arguments],
+                env=os.environ
+                | {"POD_IP": self.address, "POD_NAME": self.name, "VLLM_NIXL_SIDE_CHANNEL_HOST": self.address},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+
+class RouterProcess(Process):
+    """One `prfaas-router` process that serves by a snapshot file."""
+
+    def __init__(self, folder: Path, snapshot: dict[str, object], arguments: tuple[str, ...]) -> None:
+        self.address = next(_ADDRESSES)
+        self.url = f"http://{self.address}:8080"
+        path = folder / f"router-{self.address}.json"
+        path.write_text(json.dumps(snapshot))
+        self.log = folder / f"router-{self.address}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    Path(sys.executable).with_name("prfaas-router"), f"--host={self.address}", "--route=ns/chat",
+                    f"--snapshot={path}", "--drain-delay-s=0", *arguments,
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    def requests(self) -> list[dict[str, object]]:
+        """Return the log lines of requests."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == "request"]
+
+
+@pytest.fixture
+def profile() -> dict[str, object]:
+    documents = yaml.safe_load_all((REPOSITORY / "e2e/manifests/10-profiles.yaml").read_text())
+    spec: dict[str, object] = next(iter(documents))["spec"]
+    return spec
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path, profile: dict[str, object]) -> Iterator[Callable[..., WorkerProcess]]:
+    started: list[WorkerProcess] = []
+
+    def start(*arguments: str, spec: dict[str, object] | None = None) -> WorkerProcess:
+        worker = WorkerProcess(tmp_path, spec or profile, ("--time-scale=200", "--bytes-scale=0.001", *arguments))
+        started.append(worker)
+        worker.wait_ready()
+        return worker
+
+    yield start
+    for worker in started:
+        worker.kill()
+
+
+def pool_message(name: str, cluster: str, workers: list[WorkerProcess], **changes: object) -> dict[str, object]:
+    endpoints = [
+        {"name": worker.name, "address": worker.address, "http_port": 8000, "kv_address_own": worker.address,
+         "kv_port": 5600, "engine_id": worker.name}
+        for worker in workers
+    ]  # fmt: skip
+    base = {
+        "namespace": "ns", "name": name, "cluster": cluster, "endpoints": endpoints, "kv_fingerprint": "f",
+        "cache_capacity_tokens": 1_000_000, "connector": "NIXL_PULL",
+    }  # fmt: skip
+    return base | changes
+
+
+@pytest.fixture
+def snapshot() -> Callable[..., dict[str, object]]:
+    """Build a snapshot of given workers: threshold 1,000 tokens, blocks of 64."""
+
+    def build(
+        decode: list[WorkerProcess],
+        local: list[WorkerProcess] | None,
+        remote: list[WorkerProcess] | None,
+        policy: dict[str, object] | None = None,
+        limits: dict[str, object] | None = None,
+        **pool: object,
+    ) -> dict[str, object]:
+        message: dict[str, object] = {
+            "version": 7, "route_namespace": "ns", "route_name": "chat",
+            "model": {"name": "prfaas-1t", "max_model_len_tokens": 131072, "bytes_per_token": 4, "prefix_block_tokens": 64},
+            "policy": {"mode": "ENFORCE", "bandwidth": "SCARCE", "threshold_tokens": 1000} | (policy or {}),
+            "decode": pool_message("decode", "east", decode, **pool),
+            "limits": {"max_body_bytes": 1 << 20, "prefill_timeout_s": 20, "connect_timeout_s": 2} | (limits or {}),
+        }  # fmt: skip
+        if local is not None:
+            message["local_prefill"] = pool_message("local", "east", local, **pool)
+        if remote is not None:
+            message["remote_prefill"] = [{"pool": pool_message("remote", "west", remote, **pool)}]
+        return message
+
+    return build
+
+
+@pytest.fixture
+def start_router(tmp_path: Path) -> Iterator[Callable[..., RouterProcess]]:
+    started: list[RouterProcess] = []
+
+    def start(snapshot: dict[str, object], *arguments: str) -> RouterProcess:
+        router = RouterProcess(tmp_path, snapshot, arguments)
+        started.append(router)
+        router.wait_ready()
+        return router
+
+    yield start
+    for router in started:
+        router.kill()
