@@ -84,7 +84,7 @@ class KVLinkStatus(Status):
     used_bps: Measured | None = None
     """Bit/s of KV that cross the link at the moment."""
     utilisation: Measured | None = None
-    """usedBps as a fraction of the capacity that PrfaaS may use; above 1 if it is overrun."""
+    """Fraction of the capacity that PrfaaS may use which usedBps takes; above 1 if it is overrun."""
     bytes_total: Whole | None = None
     """Bytes of KV sent since the link object was made."""
     cost_total: Measured | None = None

@@ -78,6 +78,14 @@ class OpenModel(Model):
     model_config = ConfigDict(extra="allow")
     schema_extension: ClassVar[dict[str, Any]] = {"x-kubernetes-preserve-unknown-fields": True}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: Any) -> Any:
+        # Null is how generators of manifests say that a field is not set: `creationTimestamp: null`.
+        if isinstance(value, dict):
+            return {name: part for name, part in value.items() if part is not None}
+        return value
+
 
 def explain(error: ValidationError) -> str:
     """Return one line for a person: each field with what is wrong about it."""

@@ -37,10 +37,10 @@ class Signal(Model):
     """PrefillQueueWait: mean seconds that requests wait for prefill. DecodeRunning: requests that one decode worker runs
     at once. Query: the PromQL in `query`."""
     target_value: Positive
-    """The value to keep. PrefillQueueWait: seconds. DecodeRunning: requests a worker. Query: the unit of the query, which
-    must rise with the load of one worker and fall when workers are added."""
+    """The value to keep. PrefillQueueWait: seconds. DecodeRunning: requests a worker. Query: the unit of the query."""
     query: PromQL | None = None
-    """PromQL that returns one number for the pool. With the name Query, and with no other."""
+    """PromQL that returns one number, an average over the pool's ready workers: it rises with load and falls when workers
+    are added. With the name Query, and with no other."""
     window_seconds: Annotated[int, Field(strict=True, ge=5, le=3600)] = 60
     """Time in seconds that built-in signals are averaged over. A query says its own range."""
 
