@@ -1,6 +1,7 @@
 """Whatever bytes arrive, and however they are cut: an answer or a close, never an unhandled exception."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import orjson
@@ -90,7 +91,7 @@ def test_arbitrary_bytes_are_answered_or_closed(parts: list[bytes]) -> None:
 def test_how_bytes_are_cut_does_not_matter(parts: list[bytes], cuts: list[int]) -> None:
     whole = b"".join(parts)
     bounds = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
-    pieces = [whole[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    pieces = [whole[start:end] for start, end in itertools.pairwise(bounds)]
     _, handled, errors = asyncio.run(exchange([whole] if whole else []))
     _, handled_in_pieces, errors_in_pieces = asyncio.run(exchange(pieces))
     assert errors == errors_in_pieces == []
