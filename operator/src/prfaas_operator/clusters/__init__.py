@@ -1,0 +1,1 @@
+"""Access to Kubernetes clusters: the hub and its members, through `kubernetes.aio`."""

@@ -1,0 +1,96 @@
+"""A watch that lasts: one kind in one namespace, mirrored into a cache for as long as the cluster is a member.
+
+`kubernetes.aio.watch` retries for ever without a pause, notices no silent stream and gives up on its second 410; this loop
+resumes from the last resourceVersion after a cut, lists again when that has expired, and backs off while the server is away.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from prfaas_operator.clusters.api import ApiError, ClusterApi
+from prfaas_operator.clusters.cache import ObjectCache
+from prfaas_operator.clusters.resources import Resource
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchTimes:
+    """How long the phases of a watch may last, seconds."""
+
+    lifetime_s: int = 290  # the server ends a stream then, and the next one resumes
+    silence_s: float = 75.0  # servers send a bookmark every minute, so a longer silence is a dead connection
+    backoff_first_s: float = 0.2
+    backoff_last_s: float = 5.0
+
+
+class Watch:
+    """Keeps a cache up to date with one kind of one cluster."""
+
+    def __init__(
+        self,
+        api: ClusterApi,
+        resource: Resource,
+        namespace: str,
+        cache: ObjectCache,
+        *,
+        label_selector: str,
+        on_failure: Callable[[ApiError], None],
+        times: WatchTimes,
+    ) -> None:
+        self._api = api
+        self._resource = resource
+        self._namespace = namespace
+        self._cache = cache
+        self._label_selector = label_selector
+        self._on_failure = on_failure
+        self._times = times
+        self._resource_version: str | None = None
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        log = _log.bind(host=self._api.host, resource=self._resource.plural, namespace=self._namespace)
+        backoff_s = self._times.backoff_first_s
+        while True:
+            try:
+                if self._resource_version is None:
+                    items, version = await self._api.list(
+                        self._resource, self._namespace, label_selector=self._label_selector
+                    )
+                    self._cache.replace(self._resource, items)
+                    self._resource_version = version
+                    log.debug("listed", objects=len(items), resource_version=version)
+                async for _ in self._events(self._resource_version):
+                    backoff_s = self._times.backoff_first_s
+            except ApiError as error:
+                if error.expired:
+                    log.info("resourceVersion expired, listing again", resource_version=self._resource_version)
+                    self._resource_version = None
+                    continue
+                log.warning("watch interrupted", error=str(error), retry_in_s=round(backoff_s, 1))
+                self._on_failure(error)
+                # Spread, so that the watches of a cluster that returns do not arrive all at once.
+                await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311
+                backoff_s = min(backoff_s * 2, self._times.backoff_last_s)
+
+    async def _events(self, resource_version: str) -> AsyncIterator[None]:
+        async for event in self._api.watch(
+            self._resource,
+            self._namespace,
+            resource_version=resource_version,
+            label_selector=self._label_selector,
+            lifetime_s=self._times.lifetime_s,
+            silence_s=self._times.silence_s,
+        ):
+            item = event["object"]
+            self._resource_version = item["metadata"]["resourceVersion"]
+            match event["type"]:
+                case "ADDED" | "MODIFIED":
+                    self._cache.observe(self._resource, item)
+                case "DELETED":
+                    self._cache.remove(self._resource, item)
+            yield
