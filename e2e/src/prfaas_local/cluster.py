@@ -115,14 +115,13 @@ class Cluster:
 
     def _start(self, names: Iterable[str], progress: Callable[[str], None] = lambda _: None) -> None:
         for name in names:
-            command: list[str | Path] = [binaries.find(name, progress), *self._arguments(name)]
-            # GOGC trades a little CPU for a lot less memory, of which three control planes take most.
-            environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder), "GOGC": "60"}
-            child = processes.Child(
-                f"{self.name} {name}", command, self.folder / "logs" / f"{name}.log", environment, self._mark
-            )
-            self.children[name] = child
-            child.start()
+            if name not in self.children:
+                command: list[str | Path] = [binaries.find(name, progress), *self._arguments(name)]
+                # GOGC trades a little CPU for a lot less memory, of which three control planes take most.
+                environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder), "GOGC": "60"}
+                log = self.folder / "logs" / f"{name}.log"
+                self.children[name] = processes.Child(f"{self.name} {name}", command, log, environment, self._mark)
+            self.children[name].start()
 
     def wait_ready(self, deadline_s: float = 60.0) -> None:
         """Wait until the API server is ready, start what needs its RBAC, and wait until that works."""
