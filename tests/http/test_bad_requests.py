@@ -73,11 +73,7 @@ def test_bad_http_is_refused(router: Any, raw: bytes, status: int) -> None:
 
 
 def test_pipelined_requests_are_answered_in_order(router: Any) -> None:
-    raw = (
-        b"GET /health HTTP/1.1\r\n\r\n"
-         b"GET /v1/models HTTP/1.1\r\n\r\n"
-         b"GET /no HTTP/1.1\r\nconnection: close\r\n\r\n"
-    )
+    raw = b"GET /health HTTP/1.1\r\n\r\nGET /v1/models HTTP/1.1\r\n\r\nGET /no HTTP/1.1\r\nconnection: close\r\n\r\n"
     answers = exchange(router, raw).split(b"HTTP/1.1 ")[1:]
     assert [answer[:3] for answer in answers] == [b"200", b"200", b"404"]
 

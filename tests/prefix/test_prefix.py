@@ -9,8 +9,8 @@ from prfaas_core import errors, prefix
 TOKENS = st.lists(st.integers(0, 2**32 - 1), max_size=40)
 
 
-def hashes(tokens: list[int], salt: str = "m") -> tuple[bytes, ...]:
-    return prefix.block_hashes(prefix.token_bytes(tokens), 4 * 4, salt)
+def hashes(tokens: list[int], salt: str = "") -> tuple[bytes, ...]:
+    return prefix.hash_tokens(tokens, block_tokens=4, model="m", salt=salt)
 
 
 @given(TOKENS, TOKENS, st.data())
@@ -33,12 +33,12 @@ def test_the_salt_separates_tenants_and_models() -> None:
 @pytest.mark.parametrize("bad", [[-1], [2**32], ["1"], [1.5], [None]])
 def test_bad_token_ids_are_refused(bad: list[int]) -> None:
     with pytest.raises(errors.InvalidValueError, match="token_ids"):
-        prefix.token_bytes(bad)
+        hashes(bad)
 
 
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["insert", "remove", "forget"]),
+        st.sampled_from(["insert", "remove", "drop"]),
         st.sampled_from(["a", "b"]),
         st.lists(st.integers(0, 2), max_size=24),
     ),
@@ -61,26 +61,26 @@ def test_the_index_never_claims_more_than_was_inserted(
             index.remove(worker, blocks)
             inserted[worker].difference_update(blocks)
         else:
-            index.forget(worker)
+            index.drop(worker)
             inserted[worker].clear()
         for name in ("a", "b"):
-            assert index.size_tokens(name) <= capacity_tokens
+            assert index.held_tokens(name) <= capacity_tokens
             run = 0
             for digest in blocks:
                 if digest not in inserted[name]:
                     break
                 run += 4
-            assert index.match(name, blocks) <= run
+            assert index.match(blocks).get(name, 0) <= run
 
 
 def test_a_prompt_that_fits_is_found_whole_and_its_head_outlives_its_tail() -> None:
     index = prefix.PrefixIndex(block_tokens=4, capacity_tokens=16)
     long, other = hashes(list(range(16))), hashes(list(range(100, 108)))
     index.insert("w", long)
-    assert index.match("w", long) == 16
+    assert index.match(long) == {"w": 16}
     index.insert("w", other)
-    assert index.match("w", long) == 8
-    assert index.match("w", other) == 8
+    assert index.match(long) == {"w": 8}
+    assert index.match(other) == {"w": 8}
 
 
 def test_only_the_retained_workers_are_remembered() -> None:
@@ -88,4 +88,10 @@ def test_only_the_retained_workers_are_remembered() -> None:
     for worker in "abc":
         index.insert(worker, hashes([1, 2, 3, 4]))
     index.retain(["b"])
-    assert [index.match(worker, hashes([1, 2, 3, 4])) for worker in "abc"] == [0, 4, 0]
+    assert index.match(hashes([1, 2, 3, 4])) == {"b": 4}
+
+
+def test_text_and_tokens_never_match() -> None:
+    text = prefix.hash_text(bytes(16), block_bytes=16, model="m")
+    assert len(text) == 1
+    assert not set(text) & set(hashes([0, 0, 0, 0]))

@@ -27,7 +27,8 @@ class Outcome:
         status: HTTP status, 0 when there was no answer.
         error: why it failed; empty when it did not.
         destination, reason: the router's decision, from the answer's headers; empty when there was none.
-        prompt_tokens, cached_tokens, output_tokens: from the answer's `usage`.
+        prompt_tokens, output_tokens: from the answer's `usage`.
+        cached_tokens: prompt tokens that the worker which prefilled found in its cache; the router's header says so.
     """
 
     index: int
@@ -91,6 +92,7 @@ async def _send(client: httpx.AsyncClient, index: int, request: TraceRequest, mo
     sent_s = time.monotonic()
     status, error, destination, reason = 0, "", "", ""
     ttft_s: float | None = None
+    cached_tokens = 0
     usage: dict[str, object] = {}
     done = False
     try:
@@ -100,6 +102,7 @@ async def _send(client: httpx.AsyncClient, index: int, request: TraceRequest, mo
             status = response.status_code
             destination = response.headers.get("x-prfaas-decision", "")
             reason = response.headers.get("x-prfaas-reason", "")
+            cached_tokens = int(response.headers.get("x-prfaas-cached-tokens", "0"))
             if status != httpx.codes.OK:
                 error = f"HTTP {status}: {(await response.aread())[:300].decode(errors='replace')}"
             else:
@@ -117,7 +120,6 @@ async def _send(client: httpx.AsyncClient, index: int, request: TraceRequest, mo
                     error = "the stream ended before [DONE]"
     except (httpx.HTTPError, orjson.JSONDecodeError) as failure:
         error = f"{type(failure).__name__}: {failure}"
-    details = usage.get("prompt_tokens_details")
     return Outcome(
         index=index,
         sent_s=sent_s - started_s,
@@ -128,7 +130,7 @@ async def _send(client: httpx.AsyncClient, index: int, request: TraceRequest, mo
         destination=destination,
         reason=reason,
         prompt_tokens=_whole(usage.get("prompt_tokens")),
-        cached_tokens=_whole(details.get("cached_tokens") if isinstance(details, dict) else None),
+        cached_tokens=cached_tokens,
         output_tokens=_whole(usage.get("completion_tokens")),
     )
 

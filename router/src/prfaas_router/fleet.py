@@ -53,7 +53,9 @@ class Fleet:
         for pool in configuration.pools():
             # A pool of unknown capacity gets the room of one prompt of full length a worker.
             capacity_tokens = pool.cache_capacity_tokens or configuration.max_model_len_tokens
-            state = self._pools.get(pool.name) or _PoolState(PrefixIndex(configuration.block_tokens, capacity_tokens))
+            state = self._pools.get(pool.name) or _PoolState(
+                PrefixIndex(capacity_tokens=capacity_tokens, block_tokens=configuration.block_tokens)
+            )
             state.index.retain(pool.endpoints)
             state.workers = {name: state.workers.get(name) or _Health() for name in pool.endpoints}
             pools[pool.name] = state
@@ -78,12 +80,11 @@ class Fleet:
     def view(self, pool: Pool, hashes: Sequence[bytes], only: str | None = None) -> routing.Pool:
         """Return the workers of a pool as decisions see them."""
         state, now_s = self._pools[pool.name], self._clock()
+        cached = state.index.match(hashes)
         return routing.Pool(
             pool.name,
             tuple(
-                routing.Worker(
-                    name, health.in_flight, state.index.match(name, hashes), usable=health.ejected_until_s <= now_s
-                )
+                routing.Worker(name, health.in_flight, cached.get(name, 0), usable=health.ejected_until_s <= now_s)
                 for name, health in state.workers.items()
                 if only is None or name == only
             ),
@@ -125,7 +126,7 @@ class Fleet:
             health.ejected_until_s = self._clock() + min(EJECTION_S * 2**doublings, MAX_EJECTION_S)
         if pool in self._pools:
             # A worker that failed may have restarted with an empty cache.
-            self._pools[pool].index.forget(worker)
+            self._pools[pool].index.drop(worker)
 
     def _health(self, pool: str, worker: str) -> _Health:
         state = self._pools.get(pool)

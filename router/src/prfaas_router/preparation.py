@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from prfaas_core import errors, prefix
+from prfaas_core import prefix
 from prfaas_core.routing import Reason
 from prfaas_router.openai import APIError
 
@@ -102,12 +103,16 @@ def prepare(body: dict[str, Any], *, chat: bool, model: ModelLimits) -> Prepared
             "context_length_exceeded",
         )
     salt = body.get("cache_salt")
-    block_bytes = model.block_tokens * 4 if not estimated else max(1, round(model.block_tokens * model.bytes_per_token))
-    hashes = prefix.block_hashes(content, block_bytes, f"{model.name}\0{salt if isinstance(salt, str) else ''}")
+    salt = salt if isinstance(salt, str) else ""
+    if isinstance(content, array):
+        hashes = prefix.hash_tokens(content, block_tokens=model.block_tokens, model=model.name, salt=salt)
+    else:
+        block_bytes = max(1, round(model.block_tokens * model.bytes_per_token))
+        hashes = prefix.hash_text(content, block_bytes=block_bytes, model=model.name, salt=salt)
     return Prepared(kept, total_tokens, estimated, hashes, not_text or _trait(body), stream is True)
 
 
-def _completion(body: Mapping[str, Any], model: ModelLimits) -> tuple[bytes, int, bool, Reason | None]:
+def _completion(body: Mapping[str, Any], model: ModelLimits) -> tuple[bytes | array[int], int, bool, Reason | None]:
     prompt = body.get("prompt")
     if isinstance(prompt, str) and prompt:
         content = prompt.encode("utf-8", "surrogatepass")
@@ -115,9 +120,12 @@ def _completion(body: Mapping[str, Any], model: ModelLimits) -> tuple[bytes, int
     if isinstance(prompt, list) and prompt:
         if isinstance(prompt[0], int):
             try:
-                return prefix.token_bytes(prompt), len(prompt), False, None
-            except errors.InvalidValueError as error:
-                raise APIError(400, f"prompt holds {_shown(error.value)}; {error.remedy}", "prompt") from error
+                return array("I", prompt), len(prompt), False, None
+            except (TypeError, OverflowError) as error:
+                bad = next(token for token in prompt if type(token) is not int or not 0 <= token < 2**32)
+                raise APIError(
+                    400, f"prompt holds {_shown(bad)}; token ids from 0 to 4294967295 are expected", "prompt"
+                ) from error
         if all(isinstance(part, str | list) for part in prompt):
             # Several prompts share no single handover; the engine takes the batch apart.
             content = orjson.dumps(prompt)
@@ -127,7 +135,7 @@ def _completion(body: Mapping[str, Any], model: ModelLimits) -> tuple[bytes, int
     )
 
 
-def _chat(body: Mapping[str, Any], model: ModelLimits) -> tuple[bytes, int, bool, Reason | None]:
+def _chat(body: Mapping[str, Any], model: ModelLimits) -> tuple[bytes | array[int], int, bool, Reason | None]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise APIError(400, f"messages is {_shown(messages)}; a list that is not empty is expected", "messages")

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from prfaas_core.prefix import PrefixIndex, block_hashes
+from prfaas_core.prefix import PrefixIndex, hash_tokens
 from prfaas_core.profiles import Profile
 from prfaas_workers.engine import KVLoadError, Piece, Start
 from prfaas_workers.kv_transfer import reader, wire
@@ -65,7 +65,7 @@ class SimulatedEngine:
         self._profile = profile
         self._settings = settings
         self._owner = owner
-        self._cache = PrefixIndex(profile.block_tokens, profile.cache_capacity_tokens)
+        self._cache = PrefixIndex(capacity_tokens=profile.cache_capacity_tokens, block_tokens=profile.block_tokens)
         self._prefill_turn = asyncio.Lock()
         self._slots = asyncio.Semaphore(settings.max_num_seqs)
         self._running = 0
@@ -115,7 +115,7 @@ class SimulatedEngine:
         ended = "abort"
         try:
             transfer = request.kv_transfer or {}
-            hashes = block_hashes(request.token_ids.tobytes(), 4 * self._profile.block_tokens, self._profile.model)
+            hashes = hash_tokens(request.token_ids, block_tokens=self._profile.block_tokens, model=self._profile.model)
             if transfer.get("do_remote_decode") is True:
                 parts = self._prefill_leg(request, hashes, arrived_s)
             else:
@@ -228,7 +228,7 @@ class SimulatedEngine:
             started_s = loop.time()
             metrics.queue_s.observe(started_s - arrived_s)
             # The last token is always computed: its logits give the first output token.
-            cached_tokens = min(self._cache.match("self", hashes), tokens - 1)
+            cached_tokens = min(self._cache.match(hashes).get("self", 0), tokens - 1)
             metrics.prefix_queries.inc(tokens)
             metrics.prefix_hits.inc(cached_tokens)
             duration_s = self._profile.prefill_s(tokens - cached_tokens) / self._settings.time_scale
@@ -251,7 +251,7 @@ class SimulatedEngine:
     async def _fetch(self, request: Generation, hashes: tuple[bytes, ...], transfer: dict[str, Any]) -> int | None:
         """Fetch the KV of a remote prefill; return the tokens that need no computing, None to compute the prompt here."""
         loop, metrics, tokens = asyncio.get_running_loop(), self.metrics, len(request.token_ids)
-        have_tokens = min(self._cache.match("self", hashes), tokens)
+        have_tokens = min(self._cache.match(hashes).get("self", 0), tokens)
         push = "remote_block_ids" not in transfer
         wanted = wire.ReadRequest(
             str(transfer["remote_engine_id"]),
