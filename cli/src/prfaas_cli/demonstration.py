@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import yaml
 
+from prfaas_cli.trace import TraceRequest
 from prfaas_core import compatibility, planner
 from prfaas_core.lengths import Lengths
 from prfaas_core.model import Deployment
