@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help up down test check format generate lock clean
+.PHONY: help demo controlplane test check format generate lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,13 +16,13 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-up: $(VENV)/installed ## start the local clusters and replay a production trace through them
-	$(BIN)/prfaas up
+demo: $(VENV)/installed ## serve a production trace through a router and simulated workers
+	$(BIN)/prfaas demo
 
-down: $(VENV)/installed ## stop the local clusters and remove what they left
-	$(BIN)/prfaas down
+controlplane: $(VENV)/installed ## build the programs of the local clusters, once
+	$(BIN)/python -m prfaas_local.binaries
 
-test: check ## run every check and every test
+test: check controlplane ## run every check and every test
 	$(BIN)/pytest
 
 check: $(VENV)/installed ## format, lint, types, imports, generated files
@@ -45,5 +45,5 @@ lock: ## pin all dependencies again (needs uv)
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
-clean: down ## remove the environment and the caches of the tools
+clean: ## remove the environment and the caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -132,3 +132,14 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def main() -> None:
+    """Have every program ready, so that nothing that comes later waits for a build."""
+    for module in MODULES:
+        for name in module.names:
+            print(find(name, print))  # noqa: T201 - the command's output
+
+
+if __name__ == "__main__":
+    main()
