@@ -57,9 +57,12 @@ class Children:
         key = (member.namespace, member.name, resource.kind, name)
         cached = member.cache.get(resource, name)
         desired = digest(body)
-        if cached is not None and owner_uid(cached) == owner:
-            if self._applied.get(key) == _Applied(desired, _essence(cached, body)):
-                return cached
+        if (
+            cached is not None
+            and owner_uid(cached) == owner
+            and self._applied.get(key) == _Applied(desired, _essence(cached, body))
+        ):
+            return cached
         api = _connected(member)
         try:
             force = await self._is_ours(api, resource, member.namespace, name, owner)
