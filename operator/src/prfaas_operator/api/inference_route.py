@@ -15,6 +15,7 @@ from prfaas_operator.api.resource import AGE, READY, REASON, Column, Definition,
 from prfaas_operator.api.rules import Rule, immutable
 from prfaas_operator.api.scalars import (
     MAX_REPLICAS,
+    Between,
     Flag,
     IPAddress,
     Measured,
@@ -96,7 +97,7 @@ class ServiceLevelObjective(Model):
 class Limits(Model):
     """What the router accepts, and how long it waits."""
 
-    max_body_bytes: Annotated[int, Field(strict=True, ge=1024, le=2**30)] = 8_388_608
+    max_body_bytes: Annotated[int, Between(1024, 2**30)] = 8_388_608
     """Longest request body, in bytes; longer ones are answered with status 413."""
     prefill_timeout_seconds: Seconds = 60
     """A prefill without an answer for so many seconds has failed, and its request is prefilled locally."""
@@ -127,7 +128,7 @@ class Router(Model):
     placement: Placement = Placement.FRONT
     """Front: a Deployment that also picks the decode worker. Sidecar: a container in each decode pod, for a Service or
     gateway in front that has picked it."""
-    replicas: Annotated[int, Field(strict=True, ge=1, le=MAX_REPLICAS)] = 2
+    replicas: Annotated[int, Between(1, MAX_REPLICAS)] = 2
     """Routers with placement Front; with Sidecar there is one in each decode pod."""
     container: RouterContainer
     """The router's container: image, and whatever else of a Kubernetes container is wanted."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from prfaas_operator.api.model import Model
 from prfaas_operator.api.resource import AGE, READY, REASON, Column, Definition, Resource
 from prfaas_operator.api.rules import Rule, immutable
-from prfaas_operator.api.scalars import Count, ModelName, Positive, Seconds, Term, Tokens
+from prfaas_operator.api.scalars import Between, Count, ModelName, Positive, Seconds, Term, Tokens
 from prfaas_operator.api.status import Status
 
 _IDENTITY: Final = "it is part of the KV fingerprint; make another ModelProfile and point the pools' profileRef to it"
@@ -64,7 +64,7 @@ class Accelerator(Model):
 
     name: Term
     """Name of the accelerator, such as H200."""
-    count_per_instance: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
+    count_per_instance: Annotated[int, Between(1, 1024)] = 1
     """Accelerators of one worker."""
 
 
@@ -84,7 +84,7 @@ class KVCache(Model):
     """MHA, GQA, MLA, SlidingWindow, or Hybrid for layers of different kinds."""
     layout: Term
     """Order of the cache's dimensions, in the engine's words, such as LBHNC."""
-    page_size_tokens: Annotated[int, Field(strict=True, ge=1, le=65536)]
+    page_size_tokens: Annotated[int, Between(1, 65536)]
     """Tokens of one page (block) of the cache."""
     dtype: Annotated[
         Term,
@@ -95,9 +95,9 @@ class KVCache(Model):
         ),
     ]
     """Type of the cache's elements, such as bfloat16 or fp8_e4m3."""
-    tensor_parallel: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
+    tensor_parallel: Annotated[int, Between(1, 1024)] = 1
     """Tensor parallel size of a worker."""
-    pipeline_parallel: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
+    pipeline_parallel: Annotated[int, Between(1, 1024)] = 1
     """Pipeline parallel size of a worker."""
     connector: KVConnector
     """How KV moves between engines."""
@@ -117,7 +117,7 @@ class KVSizeAnchor(Model):
 
     tokens: Tokens
     """Tokens of the prompt."""
-    bytes: Annotated[int, Field(strict=True, ge=1, le=2**50)]
+    bytes: Annotated[int, Between(1, 2**50)]
     """Bytes of KV to hand over for them, over all ranks of one worker."""
 
 
@@ -157,9 +157,9 @@ class DecodeSpeed(Model):
 class PrefixCache(Model):
     """The prefix cache of one worker."""
 
-    capacity_tokens: Annotated[int, Field(strict=True, ge=0, le=2**40)] = 0
+    capacity_tokens: Annotated[int, Between(0, 2**40)] = 0
     """Tokens that the cache of one worker holds; 0: none, or unknown."""
-    block_tokens: Annotated[int, Field(strict=True, ge=1, le=65536)] = 512
+    block_tokens: Annotated[int, Between(1, 65536)] = 512
     """Granularity in which the router remembers prefixes, in tokens."""
 
 

@@ -11,7 +11,14 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AllowInfNan, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, StringConstraints
+from pydantic import (
+    AllowInfNan,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+    StringConstraints,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -36,12 +43,31 @@ PromQL = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Message = Annotated[str, StringConstraints(max_length=32768)]
 CamelCase = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Z][A-Za-z0-9]*$")]
 
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Marks a whole number from `lowest` to `highest`."""
+
+    lowest: int
+    highest: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            _whole, core_schema.int_schema(strict=True, ge=self.lowest, le=self.highest)
+        )
+
+
+def _whole(value: object) -> object:
+    # JSON has one kind of number, so 3.0 is a whole number too.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Flag = Annotated[bool, Strict()]
-Whole = Annotated[int, Strict(), Field(ge=0, le=2**63 - 1)]
-Replicas = Annotated[int, Strict(), Field(ge=0, le=MAX_REPLICAS)]
-Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
-Tokens = Annotated[int, Strict(), Field(ge=1, le=MAX_TOKENS)]
-Count = Annotated[int, Strict(), Field(ge=1, le=65536)]
+Whole = Annotated[int, Between(0, 2**63 - 1)]
+Replicas = Annotated[int, Between(0, MAX_REPLICAS)]
+Port = Annotated[int, Between(1, 65535)]
+Tokens = Annotated[int, Between(1, MAX_TOKENS)]
+Count = Annotated[int, Between(1, 65536)]
 
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 Measured = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0)]

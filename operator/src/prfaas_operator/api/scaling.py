@@ -9,9 +9,9 @@ from pydantic import AwareDatetime, Field
 
 from prfaas_operator.api.model import Model, StatusModel
 from prfaas_operator.api.rules import Rule
-from prfaas_operator.api.scalars import MAX_REPLICAS, CamelCase, Message, Number, Positive, PromQL, Whole
+from prfaas_operator.api.scalars import MAX_REPLICAS, Between, CamelCase, Message, Number, Positive, PromQL, Whole
 
-Window = Annotated[int, Field(strict=True, ge=0, le=3600)]
+Window = Annotated[int, Between(0, 3600)]
 
 
 class SignalName(StrEnum):
@@ -41,7 +41,7 @@ class Signal(Model):
     query: PromQL | None = None
     """PromQL that returns one number, an average over the pool's ready workers: it rises with load and falls when workers
     are added. With the name Query, and with no other."""
-    window_seconds: Annotated[int, Field(strict=True, ge=5, le=3600)] = 60
+    window_seconds: Annotated[int, Between(5, 3600)] = 60
     """Time in seconds that built-in signals are averaged over. A query says its own range."""
 
 
@@ -79,9 +79,9 @@ class Scaling(Model):
         ),
     )
 
-    min_replicas: Annotated[int, Field(strict=True, ge=1, le=MAX_REPLICAS)] = 1
+    min_replicas: Annotated[int, Between(1, MAX_REPLICAS)] = 1
     """Never fewer workers than this."""
-    max_replicas: Annotated[int, Field(strict=True, ge=1, le=MAX_REPLICAS)]
+    max_replicas: Annotated[int, Between(1, MAX_REPLICAS)]
     """Never more workers than this."""
     signal: Signal
     """What the pool is sized by, and the value to keep."""

@@ -6,6 +6,7 @@ Each member has tasks of its own, so that one that hangs costs the others nothin
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -49,6 +50,7 @@ class MemberTimes:
 
     probe_s: float = 5.0
     call_s: float = 5.0
+    settle_s: float = 15.0
     watch: WatchTimes = field(default_factory=WatchTimes)
 
 
@@ -82,6 +84,7 @@ class Member:
         self._watches: list[asyncio.Task[None]] = []
         self._poked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._started_s = time.monotonic()
 
     @property
     def api(self) -> ClusterApi | None:
@@ -92,6 +95,17 @@ class Member:
     def listed(self) -> bool:
         """Whether everything the operator watches has been listed at least once since it started."""
         return self.cache.listed(WATCHED)
+
+    @property
+    def settled(self) -> bool:
+        """Whether what the cache shows can be acted on.
+
+        That is once everything is listed, or the cluster is found to be away, or it answers and refuses a list for so long
+        that waiting for it helps nobody.
+        """
+        if self.listed or self.health.reachable is False:
+            return True
+        return time.monotonic() - self._started_s > self._times.settle_s
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"member {self.namespace}/{self.name}")

@@ -1,0 +1,1 @@
+"""Programming the routers: what they are told, which version of it, and who has it."""

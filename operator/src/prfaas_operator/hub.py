@@ -1,0 +1,310 @@
+"""The operator at work: wires its parts together, and turns every change into reconciliations."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import kopf
+import structlog
+from kubernetes.aio.client import ApiClient, Configuration
+
+from prfaas_operator import api
+from prfaas_operator.children.metadata import OWNER_ANNOTATION
+from prfaas_operator.clusters.api import ApiError, ClusterApi, FencedError
+from prfaas_operator.clusters.cache import resource_version
+from prfaas_operator.clusters.fleet import Fleet
+from prfaas_operator.clusters.member import Member
+from prfaas_operator.clusters.resources import BY_KIND, OWN, POD, Resource
+from prfaas_operator.configuration.archive import SnapshotArchive
+from prfaas_operator.configuration.publisher import Publisher
+from prfaas_operator.configuration.server import ConfigurationServer
+from prfaas_operator.configuration.tls import TlsFiles
+from prfaas_operator.events import EventRecorder, EventType
+from prfaas_operator.lease import Lease
+from prfaas_operator.ledger import Ledger
+from prfaas_operator.metrics import Metrics
+from prfaas_operator.objects import POOL_KINDS, ObjectStore, Ref
+from prfaas_operator.options import Options
+from prfaas_operator.reconcile import clusters, links, pools, profiles, routes
+from prfaas_operator.reconcile.children import Children
+from prfaas_operator.reconcile.context import Context
+from prfaas_operator.reconcile.metering import metered_links
+from prfaas_operator.scaling.links import LinkMeter
+from prfaas_operator.scaling.pools import PoolScaler, ScaledPool
+from prfaas_operator.scaling.prometheus import Prometheus
+from prfaas_operator.workqueue import WorkQueue
+from prfaas_protocol import configuration_pb2 as pb
+
+_log = structlog.get_logger(__name__)
+
+_RECONCILERS = {
+    api.MemberCluster.__name__: clusters.reconcile,
+    api.ModelProfile.__name__: profiles.reconcile,
+    api.PrefillPool.__name__: pools.reconcile,
+    api.DecodePool.__name__: pools.reconcile,
+    api.KVLink.__name__: links.reconcile,
+    api.InferenceRoute.__name__: routes.reconcile,
+}
+
+# What a watch gets to bring a change that a list has shown, seconds.
+_GRACE_S = 2.0
+
+
+class Hub:
+    """One operator that holds the Lease."""
+
+    def __init__(self, options: Options, configuration: Configuration, lease: Lease | None, metrics: Metrics) -> None:
+        self._options = options
+        self._configuration = configuration
+        self._client = ApiClient(configuration)
+        self._lease = lease
+        self._metrics = metrics
+        self._tls = TlsFiles(options.tls_dir, on_change=self._certificates_changed)
+        hub = ClusterApi(self._client, timeout_s=options.hub_timeout_s, fence=self._may_write)
+        store = ObjectStore()
+        archive = SnapshotArchive(hub, options.namespace)
+        self._prometheus = Prometheus(options.prometheus_url, timeout_s=options.prometheus_timeout_s)
+        queue = WorkQueue(self._reconcile, on_error=self._failed, backoff=options.backoff)
+        fleet = Fleet(
+            hub,
+            on_change=self._child_changed,
+            on_health=self._health_changed,
+            fence=self._may_write,
+            times=options.members,
+        )
+        self.context = Context(
+            options=options,
+            hub=hub,
+            store=store,
+            queue=queue,
+            fleet=fleet,
+            children=Children(),
+            publisher=Publisher(keep=self._keep, on_report=queue.add),
+            archive=archive,
+            ledger=Ledger(hub, options.namespace),
+            scaler=PoolScaler(
+                self._prometheus.ask,
+                pools=self._scaled_pools,
+                on_change=self._scaled,
+                metrics=metrics,
+                interval_s=options.autoscaling_interval_s,
+            ),
+            links=LinkMeter(
+                self._prometheus.ask,
+                links=lambda: metered_links(self.context),
+                on_change=queue.add,
+                interval_s=options.link_interval_s,
+            ),
+            events=EventRecorder(hub),
+            metrics=metrics,
+            ca_pem=self._tls.ca_pem,
+        )
+        self._server = ConfigurationServer(
+            store, fleet, self.context.publisher, metrics, self._tls, host=options.host, port=options.grpc_port
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._synced_at_s = time.monotonic()
+        self._stale_rounds = 0  # comparisons in a row that found missed changes
+
+    async def start(self) -> None:
+        """Read what is there, and begin to work on it."""
+        await self.context.ledger.load()
+        self._metrics.orphans.set(len(self.context.ledger))
+        await self._compare(first=True)
+        self.context.queue.start()
+        await self._server.start()
+        loops = (
+            ("events", self.context.events.run()),
+            ("autoscaling", self.context.scaler.run()),
+            ("links", self.context.links.run()),
+            ("comparison", self._keep_comparing()),
+            ("certificates", self._tls.watch()),
+        )
+        self._tasks = [asyncio.create_task(loop, name=name) for name, loop in loops]
+        self._metrics.leading.set(1)
+
+    async def stop(self) -> None:
+        """End all work; routers and members are left as they are."""
+        self._metrics.leading.set(0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.stop()
+        await self.context.queue.stop()
+        await self.context.fleet.stop()
+        self._prometheus.close()
+        with contextlib.suppress(RuntimeError):
+            await self._client.close()
+
+    def fault(self) -> str | None:
+        """Return what a restart would mend, or None. That a member is away is no fault of this process."""
+        silent_s = time.monotonic() - self._synced_at_s
+        # The hub itself being away is no fault of this process either; the Lease sees to that.
+        if self._stale_rounds >= 2:
+            return "the watch of the hub misses changes"
+        if silent_s > 10 * self._options.resync_s:
+            return f"the hub was not compared for {silent_s:.0f} s"
+        return None
+
+    async def connection(self) -> kopf.ConnectionInfo:
+        """Return how Kopf reaches the hub: as everything else does."""
+        configuration = self._configuration
+        if configuration.refresh_api_key_hook is not None:
+            configuration.refresh_api_key_hook(configuration)
+        scheme, _, token = (configuration.api_key.get("BearerToken") or "").partition(" ")
+        return kopf.ConnectionInfo(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            insecure=not configuration.verify_ssl,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+            scheme=scheme.capitalize() or None,
+            token=token or None,
+            trust_env=True,
+        )
+
+    def observe(self, type_: str | None, body: dict[str, Any]) -> None:
+        """Take an event of the hub's watch."""
+        store = self.context.store
+        if type_ == "DELETED":
+            # What depended on the object is only known while it is in the store.
+            before = store.dependents(Ref.of(body))
+            gone = store.remove(body)
+            if gone is None:
+                return
+            self.context.queue.forget(gone)
+            for dependent in before - {gone}:
+                self.context.queue.add(dependent)
+            if gone.kind == api.MemberCluster.__name__:
+                self._spawn(self.context.fleet.drop(gone.namespace, gone.name))
+            return
+        ref = store.observe(body)
+        if ref is not None:
+            self.context.touch(ref)
+
+    async def _reconcile(self, ref: Ref) -> float | None:
+        stored = self.context.store.get(ref)
+        self._metrics.queue_length.set(len(self.context.queue))
+        if stored is None:
+            return None
+        timer = self._metrics.reconcile_seconds.labels(ref.kind).time()
+        with structlog.contextvars.bound_contextvars(object=str(ref)), timer:
+            again_s = await _RECONCILERS[ref.kind](self.context, stored)
+        self._metrics.reconciliations.labels(ref.kind, "done").inc()
+        return again_s
+
+    def _failed(self, ref: Ref, error: Exception) -> None:
+        self._metrics.reconciliations.labels(ref.kind, "failed").inc()
+        if isinstance(error, ApiError) and error.conflict:
+            # Somebody wrote in between; the watch brings the new object, and the next try starts from that.
+            _log.debug("conflict", object=str(ref), error=str(error))
+        elif isinstance(error, ApiError | FencedError):
+            _log.warning("reconciliation failed", object=str(ref), error=str(error))
+        else:
+            _log.error("reconciliation failed", object=str(ref), exc_info=error)
+
+    def _child_changed(self, member: Member, resource: Resource, body: Mapping[str, Any]) -> None:
+        """Have the owner of a child looked at; of a pod also the routes that send requests to it."""
+        owner = (body["metadata"].get("annotations") or {}).get(OWNER_ANNOTATION, "")
+        kind, _, rest = owner.partition("/")
+        namespace, _, name = rest.partition("/")
+        ref = Ref(kind, namespace, name)
+        if namespace != member.namespace or self.context.store.get(ref) is None:
+            return
+        if resource == POD and kind in POOL_KINDS:
+            self.context.touch(ref)
+        else:
+            self.context.queue.add(ref)
+
+    def _health_changed(self, member: Member) -> None:
+        self.context.touch(Ref(api.MemberCluster.__name__, member.namespace, member.name))
+
+    def _certificates_changed(self) -> None:
+        for ref in self.context.store.refs((api.InferenceRoute.__name__,)):
+            self.context.queue.add(ref)
+
+    def _scaled_pools(self) -> list[ScaledPool]:
+        found = []
+        for ref in self.context.store.refs(POOL_KINDS):
+            stored = self.context.store.get(ref)
+            if stored is None or stored.deleting or not isinstance(stored.model, api.Pool):
+                continue
+            member = self.context.fleet.get(ref.namespace, stored.model.spec.cluster_ref.name)
+            pool = pools.scaled_pool(member, stored)
+            if pool is not None:
+                found.append(pool)
+        return found
+
+    def _scaled(self, ref: Ref, before: int, after: int, why: str) -> None:
+        if before == after:
+            self.context.queue.add(ref)
+            return
+        self.context.touch(ref)
+        stored = self.context.store.get(ref)
+        if stored is not None:
+            self.context.events.record(stored, EventType.NORMAL, "Scaled", f"{before} to {after} replicas: {why}")
+
+    async def _keep_comparing(self) -> None:
+        while True:
+            await asyncio.sleep(self._options.resync_s)
+            try:
+                await self._compare(first=False)
+            except ApiError as error:
+                _log.warning("hub not compared", error=str(error))
+
+    async def _compare(self, *, first: bool) -> None:
+        """Take the hub's objects as a list shows them.
+
+        At the start this fills the store. Later it finds what the watches have missed, should one have died in silence: the
+        change is taken, so nothing stays undone, and counted, so that somebody looks into it.
+        """
+        missed = 0
+        for resource in OWN:
+            for namespace in self._options.watched_namespaces or (None,):
+                known = {
+                    ref: self.context.store.get(ref)
+                    for ref in self.context.store.refs((resource.kind,))
+                    if namespace is None or ref.namespace == namespace
+                }
+                items, _ = await self.context.hub.list(resource, namespace)
+                for item in items:
+                    ref = Ref.of(item)
+                    before = known.pop(ref, None)
+                    # What changed while the list was made, the watch is about to bring.
+                    behind = before is None or resource_version(before.body) < resource_version(item)
+                    if behind and not first and not await self._caught_up(ref, item):
+                        self._missed(ref)
+                        missed += 1
+                    self.observe(None, item)
+                for ref, stored in known.items():
+                    if stored is None or await self.context.hub.get(BY_KIND[ref.kind], ref.namespace, ref.name):
+                        continue
+                    await asyncio.sleep(_GRACE_S)
+                    if self.context.store.get(ref) is stored:
+                        self._missed(ref)
+                        missed += 1
+                        self.observe("DELETED", dict(stored.body))
+        self._stale_rounds = self._stale_rounds + 1 if missed else 0
+        self._synced_at_s = time.monotonic()
+
+    async def _caught_up(self, ref: Ref, item: Mapping[str, Any]) -> bool:
+        await asyncio.sleep(_GRACE_S)
+        now = self.context.store.get(ref)
+        return now is not None and resource_version(now.body) >= resource_version(item)
+
+    def _missed(self, ref: Ref) -> None:
+        _log.error("the watch missed a change", object=str(ref))
+        self._metrics.missed_events.labels(ref.kind).inc()
+
+    async def _keep(self, route: Ref, snapshot: pb.Snapshot) -> None:
+        stored = self.context.store.get(route)
+        if stored is not None:
+            await self.context.archive.keep(stored.uid, snapshot)
+
+    def _may_write(self) -> bool:
+        return self._lease is None or self._lease.held
+
+    def _spawn(self, work: Any) -> None:
+        self._tasks.append(asyncio.create_task(work))

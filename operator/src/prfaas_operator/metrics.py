@@ -1,0 +1,70 @@
+"""The operator's own metrics."""
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """One registry for each operator, so that tests can run several in a process."""
+
+    def __init__(self) -> None:
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        self.reconciliations = Counter(
+            "prfaas_operator_reconciliations",
+            "Reconciliations by kind and result.",
+            ["kind", "result"],
+            registry=registry,
+        )
+        self.reconcile_seconds = Histogram(
+            "prfaas_operator_reconcile_seconds",
+            "Time of a reconciliation.",
+            ["kind"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.queue_length = Gauge("prfaas_operator_queue_length", "Objects that wait for a worker.", registry=registry)
+        self.leading = Gauge("prfaas_operator_leading", "1 while this operator holds the Lease.", registry=registry)
+        self.missed_events = Counter(
+            "prfaas_operator_missed_events", "Changes of the hub that only the regular comparison found.", ["kind"],
+            registry=registry,
+        )  # fmt: skip
+        self.member_reachable = Gauge(
+            "prfaas_operator_member_reachable", "1 if the last probe of a member cluster was answered.",
+            ["namespace", "cluster"], registry=registry,
+        )  # fmt: skip
+        self.configuration_version = Gauge(
+            "prfaas_operator_configuration_version", "Newest version of a route's configuration.", ["namespace", "route"],
+            registry=registry,
+        )  # fmt: skip
+        self.routers = Gauge(
+            "prfaas_operator_routers", "Connected routers, by whether they serve the newest configuration.",
+            ["namespace", "route", "state"], registry=registry,
+        )  # fmt: skip
+        self.acknowledgements = Counter(
+            "prfaas_operator_acknowledgements", "Answers of routers to configurations: ack or nack.", ["answer"],
+            registry=registry,
+        )  # fmt: skip
+        self.streams_refused = Counter(
+            "prfaas_operator_streams_refused", "Router streams that were refused, by gRPC status.", ["code"],
+            registry=registry,
+        )  # fmt: skip
+        self.scaling_decisions = Counter(
+            "prfaas_operator_scaling_decisions", "Decisions of the autoscaler by pool and reason.",
+            ["namespace", "pool", "reason"], registry=registry,
+        )  # fmt: skip
+        self.desired_replicas = Gauge(
+            "prfaas_operator_desired_replicas", "Workers that the operator asks for.", ["namespace", "kind", "pool"],
+            registry=registry,
+        )  # fmt: skip
+        self.orphans = Gauge(
+            "prfaas_operator_orphans",
+            "Deleted objects whose children are still in a member cluster.",
+            registry=registry,
+        )
+
+    def exposition(self) -> bytes:
+        """Return the text exposition."""
+        return prometheus_client.generate_latest(self.registry)

@@ -1,0 +1,77 @@
+"""KVLink: what crosses it, and whether that leaves room."""
+
+from prfaas_core import planner
+from prfaas_operator import api
+from prfaas_operator.api.conditions import Reason
+from prfaas_operator.api.kv_link import Bandwidth
+from prfaas_operator.objects import Stored
+from prfaas_operator.reconcile.context import Context, now
+from prfaas_operator.scaling.links import Reading
+from prfaas_operator.status import Conditions, previous
+
+# A status is for people; figures that change less than this are not written again.
+_NOTABLE = 0.02
+
+
+async def reconcile(context: Context, stored: Stored) -> float | None:
+    """Report the use of a link."""
+    link = stored.model
+    if stored.deleting:
+        return None
+    conditions = Conditions(stored.generation, now())
+    if not isinstance(link, api.KVLink):
+        conditions.conclude(ready=False, reason=Reason.INVALID_SPEC, message=stored.fault, stalled=True)
+        await context.write_status(
+            stored, api.KVLinkStatus(observed_generation=stored.generation, conditions=conditions.merge(()))
+        )
+        return None
+    missing = [
+        name
+        for name in (link.spec.from_cluster_ref.name, link.spec.to_cluster_ref.name)
+        if context.store.model(api.MemberCluster, stored.ref.namespace, name) is None
+    ]
+    await context.write_status(stored, link_status(stored, link, missing, context.links.reading(stored.ref)))
+    return None
+
+
+def link_status(stored: Stored, link: api.KVLink, missing: list[str], reading: Reading | None) -> api.KVLinkStatus:
+    """Return the status of a link. What cannot be measured stays as it was, and the condition says so."""
+    conditions, before = Conditions(stored.generation, now()), link.status
+    used_bps, bytes_total = before.used_bps, before.bytes_total
+    if missing:
+        conditions.conclude(
+            ready=False, reason=Reason.CLUSTER_NOT_FOUND, message=f"no MemberCluster {', '.join(missing)}; make it",
+            stalled=True,
+        )  # fmt: skip
+    elif reading is None:
+        conditions.conclude(
+            ready=None, reason=Reason.PENDING, message="the link was not measured yet", reconciling=True
+        )
+    elif reading.used_bps is None:
+        reason = reading.reason or Reason.SIGNAL_MISSING
+        conditions.conclude(ready=None, reason=reason, message=f"{reading.message}; the last known use is kept")
+    else:
+        conditions.conclude(ready=True, reason=Reason.AVAILABLE, message="the use of the link is measured")
+    if reading is not None:
+        if reading.used_bps is not None and _notable(used_bps, reading.used_bps):
+            used_bps = float(f"{reading.used_bps:.6g}")
+        if _notable(bytes_total, reading.bytes_total):
+            bytes_total = reading.bytes_total
+    usable_bps = link.spec.capacity_gbps * 1e9 * link.spec.share
+    utilisation = None if used_bps is None else float(f"{used_bps / usable_bps:.4g}")
+    was_scarce = before.bandwidth is not Bandwidth.ABUNDANT
+    known = utilisation if reading is not None and reading.used_bps is not None else None
+    scarce = planner.scarce(known, was_scarce)
+    return api.KVLinkStatus(
+        observed_generation=stored.generation,
+        conditions=conditions.merge(previous(link)),
+        used_bps=used_bps,
+        utilisation=utilisation,
+        bytes_total=bytes_total,
+        cost_total=None if bytes_total is None else float(f"{bytes_total / 1e9 * link.spec.cost_per_gb:.6g}"),
+        bandwidth=Bandwidth.SCARCE if scarce else Bandwidth.ABUNDANT,
+    )
+
+
+def _notable(before: float | None, after: float) -> bool:
+    return before is None or abs(after - before) > _NOTABLE * max(abs(before), abs(after))

@@ -1,0 +1,65 @@
+"""Which pools' KV crosses which link, as the routes say."""
+
+from prfaas_core.errors import CoreError
+from prfaas_core.profiles import Curve, Profile
+from prfaas_operator import api
+from prfaas_operator.objects import Stored
+from prfaas_operator.reconcile.context import Context
+from prfaas_operator.reconcile.pools import role_of
+from prfaas_operator.scaling.links import MeteredLink
+from prfaas_operator.scaling.queries import Workers
+
+
+def metered_links(context: Context) -> list[MeteredLink]:
+    """Return every link with the pools at its ends."""
+    found = []
+    for ref in context.store.refs((api.KVLink.__name__,)):
+        stored = context.store.get(ref)
+        if stored is not None and isinstance(stored.model, api.KVLink) and not stored.deleting:
+            found.append(_metered(context, stored, stored.model))
+    return found
+
+
+def _metered(context: Context, stored: Stored, link: api.KVLink) -> MeteredLink:
+    namespace = stored.ref.namespace
+    source, target = link.spec.from_cluster_ref.name, link.spec.to_cluster_ref.name
+    decode: set[Workers] = set()
+    behind: dict[Workers, Curve] = {}
+    others: dict[Workers, Curve] = {}
+    for _, route in context.store.models(api.InferenceRoute, namespace):
+        spec = route.spec
+        sink = context.store.model(api.DecodePool, namespace, spec.decode_pool_ref.name)
+        if sink is None or sink[1].spec.cluster_ref.name != target:
+            continue
+        decode.add(_workers(sink[1], namespace))
+        names = [reference.name for reference in spec.remote_prefill_pool_refs]
+        if spec.local_prefill_pool_ref is not None:
+            names.append(spec.local_prefill_pool_ref.name)
+        for name in names:
+            pool = context.store.model(api.PrefillPool, namespace, name)
+            curve = _kv_bytes(context, pool[1], namespace) if pool is not None else None
+            if pool is None or curve is None:
+                continue
+            side = behind if pool[1].spec.cluster_ref.name == source else others
+            side[_workers(pool[1], namespace)] = curve
+    return MeteredLink(
+        ref=stored.ref,
+        decode=tuple(decode),
+        behind=tuple(behind.items()),
+        others=tuple(others.items()),
+        bytes_before=link.status.bytes_total or 0,
+    )
+
+
+def _workers(pool: api.Pool, namespace: str) -> Workers:
+    return Workers(pool.spec.cluster_ref.name, namespace, pool.metadata.name, role_of(pool))
+
+
+def _kv_bytes(context: Context, pool: api.Pool, namespace: str) -> Curve | None:
+    profile = context.store.model(api.ModelProfile, namespace, pool.spec.profile_ref.name)
+    if profile is None:
+        return None
+    try:
+        return Profile.from_spec(profile[0].body["spec"]).kv_bytes
+    except CoreError:
+        return None

@@ -1,0 +1,1 @@
+"""From Prometheus to numbers of workers, and to the use of links."""
