@@ -12,8 +12,8 @@ import kopf
 from prfaas_operator import api
 from prfaas_operator.hub import Hub
 
-# Longer than a server's own limit would be, and with a spread that Kopf lacks.
-_STREAM_S = 290.0
+# The server ends a stream then, and the next one resumes.
+_STREAM_S = 290  # an integer: the API server refuses any other number
 _SILENCE_S = 75.0
 _CONNECT_S = 10.0
 

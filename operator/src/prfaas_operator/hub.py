@@ -179,6 +179,11 @@ class Hub:
                 self.context.queue.add(dependent)
             if gone.kind == api.MemberCluster.__name__:
                 self._spawn(self.context.fleet.drop(gone.namespace, gone.name))
+            # A cluster on its way out waits until nothing in it needs cleaning up.
+            for cluster in store.refs((api.MemberCluster.__name__,)):
+                stored = store.get(cluster)
+                if cluster.namespace == gone.namespace and stored is not None and stored.deleting:
+                    self.context.queue.add(cluster)
             return
         ref = store.observe(body)
         if ref is not None:

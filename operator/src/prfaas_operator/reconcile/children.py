@@ -173,6 +173,9 @@ def _essence(live: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[str, obj
 
 def _explained(error: ApiError, member: Member, resource: Resource, name: str) -> ChildError:
     what = f"{resource.kind} {member.namespace}/{name} in cluster {member.name}"
+    # The API server answers 500 to a template that it cannot read, as if that were its own fault.
+    if error.status == 500 and "failed to convert" in error.message:
+        return ChildError(Reason.APPLY_INVALID, f"{what}: {error.message}", retry=False)
     if error.unreachable:
         member.poke()
         reason = Reason.CLUSTER_UNREACHABLE if error.status in (0, 401) else Reason.APPLY_FAILED

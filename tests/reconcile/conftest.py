@@ -1,0 +1,300 @@
+"""A real operator process against a real API server, which is hub and members in one.
+
+No kubelet runs there: tests say themselves which pods are ready, through the API, as a kubelet would.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import httpx
+import kubernetes
+import pytest
+import yaml
+
+from prfaas_local.certificates import Authority
+from prfaas_local.cluster import Cluster
+from prfaas_local.testing import control_plane
+from prfaas_operator import api
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+OPERATOR_NAMESPACE = "prfaas-system"
+DEADLINE_S = 20.0
+_numbers = itertools.count(1)
+
+
+def wait(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """Return the first true value of a condition."""
+    end_s = time.monotonic() + deadline_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < end_s, f"not within {deadline_s} s: {what}"
+        time.sleep(0.02)
+
+
+class Client:
+    """Objects of one API server as dictionaries."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._client = kubernetes.client.ApiClient(
+            kubernetes.config.new_client_from_config(str(cluster.admin_kubeconfig)).configuration
+        )
+        self._dynamic = kubernetes.dynamic.DynamicClient(self._client)
+
+    def _resource(self, kind: str) -> Any:
+        if any(kind == model.__name__ for model in api.KINDS):
+            return self._dynamic.resources.get(api_version=f"{api.GROUP}/{api.VERSION}", kind=kind)
+        versions = {"Deployment": "apps/v1", "PodDisruptionBudget": "policy/v1", "Lease": "coordination.k8s.io/v1"}
+        return self._dynamic.resources.get(api_version=versions.get(kind, "v1"), kind=kind)
+
+    def apply(self, body: dict[str, Any], namespace: str) -> dict[str, Any]:
+        return self._resource(body["kind"]).server_side_apply(
+            body=body, name=body["metadata"]["name"], namespace=namespace, field_manager="test", force_conflicts=True
+        ).to_dict()  # fmt: skip
+
+    def get(self, kind: str, name: str, namespace: str) -> dict[str, Any] | None:
+        try:
+            return self._resource(kind).get(name=name, namespace=namespace).to_dict()
+        except kubernetes.dynamic.exceptions.NotFoundError:
+            return None
+
+    def list(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        return self._resource(kind).get(namespace=namespace, label_selector=selector).to_dict()["items"]
+
+    def merge(self, kind: str, name: str, namespace: str, patch: dict[str, Any]) -> dict[str, Any]:
+        return self._resource(kind).patch(
+            name=name, namespace=namespace, body=patch, content_type="application/merge-patch+json"
+        ).to_dict()  # fmt: skip
+
+    def merge_status(self, kind: str, name: str, namespace: str, patch: dict[str, Any]) -> None:
+        self._resource(kind).status.patch(
+            name=name, namespace=namespace, body=patch, content_type="application/merge-patch+json"
+        )
+
+    def delete(self, kind: str, name: str, namespace: str) -> None:
+        with contextlib.suppress(kubernetes.dynamic.exceptions.NotFoundError):
+            self._resource(kind).delete(name=name, namespace=namespace, body={})
+
+    def token(self, service_account: str, namespace: str, audience: str = "prfaas.dev/router") -> str:
+        return self.cluster.kubectl(
+            "create", "token", service_account, f"--namespace={namespace}", f"--audience={audience}"
+        ).strip()
+
+
+class OperatorProcess:
+    """The operator, as its image runs it."""
+
+    def __init__(self, folder: Path, cluster: Cluster, *arguments: str) -> None:
+        self.folder = folder
+        self.host = f"127.{150 + os.getpid() % 90}.{next(_numbers)}.1"
+        self.authority = Authority("prfaas")
+        self._cluster = cluster
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(exist_ok=True)
+        pair = self.authority.server("prfaas-operator", [self.host])
+        for name, pem in (("tls.crt", pair.certificate), ("tls.key", pair.key), ("ca.crt", self.authority.certificate)):
+            (folder / name).write_bytes(pem)
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:50051"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "operator.log").read_text()
+
+    def start(self) -> None:
+        with (self.folder / "operator.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    Path(sys.executable).with_name("prfaas-operator"),
+                    f"--host={self.host}",
+                    f"--advertise-address={self.address}",
+                    f"--tls-dir={self.folder}",
+                    f"--kubeconfig={self._cluster.admin_kubeconfig}",
+                    f"--operator-namespace={OPERATOR_NAMESPACE}",
+                    *self._arguments,
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        wait(lambda: self.metric("prfaas_operator_leading") == 1, f"the operator works: {self.log[-2000:]}", 40)
+
+    def metric(self, name: str) -> float | None:
+        """Return the sum of the samples with a name; None while the operator does not answer."""
+        assert self._process is not None
+        assert self._process.poll() is None, self.log[-3000:]
+        try:
+            text = httpx.get(f"http://{self.host}:8080/metrics", trust_env=False, timeout=5).text
+        except httpx.TransportError:
+            return None
+        lines = [line for line in text.splitlines() if line.startswith(name) and line[len(name)] in "{ "]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def kill(self) -> None:
+        """Kill without a warning; nothing is released."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            return self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A control plane with the CRDs of this tree."""
+    with control_plane(tmp_path_factory.mktemp("hub"), "hub") as found:
+        found.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
+        found.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        found.kubectl("create", "namespace", OPERATOR_NAMESPACE)
+        yield found
+
+
+@pytest.fixture(scope="session")
+def client(cluster: Cluster) -> Client:
+    return Client(cluster)
+
+
+@pytest.fixture(scope="session")
+def _operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    operator = OperatorProcess(
+        tmp_path_factory.mktemp("operator"), cluster,
+        "--no-leader-election", "--deletion-deadline-s=3", "--autoscaling-interval-s=0.5",
+    )  # fmt: skip
+    operator.start()
+    yield operator
+    assert operator.stop() == 0, operator.log[-3000:]
+
+
+@pytest.fixture
+def operator(_operator: OperatorProcess) -> OperatorProcess:
+    """The operator that all tests share; a test that kills it starts it again."""
+    return _operator
+
+
+class Tenant:
+    """A namespace of the hub with the objects of e2e/manifests, in which a test plays the user and the kubelet."""
+
+    def __init__(self, client: Client, namespace: str) -> None:
+        self.client = client
+        self.namespace = namespace
+        self.bodies: dict[str, dict[str, Any]] = {}
+        for path in sorted((REPOSITORY / "e2e" / "manifests").glob("*.yaml")):
+            for body in yaml.safe_load_all(path.read_text()):
+                del body["metadata"]["namespace"]
+                self.bodies[f"{body['kind']}/{body['metadata']['name']}"] = body
+        # Addresses are of one cluster's service network; this one has another.
+        del self.bodies["InferenceRoute/chat"]["spec"]["router"]["service"]
+        self.bodies["KVLink/west-to-east"]["spec"]["addressTranslation"] = {
+            "podCIDR": "10.30.0.0/16", "translatedCIDR": "10.130.0.0/16",
+        }  # fmt: skip
+        self.add_kubeconfig("east", client.cluster)
+        self.add_kubeconfig("west", client.cluster)
+
+    def add_kubeconfig(self, member: str, cluster: Cluster) -> None:
+        text = cluster.kubeconfig(f"prfaas-{member}", ["system:masters"]).decode()
+        secret = {
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{member}-kubeconfig"},
+            "stringData": {"kubeconfig": text},
+        }  # fmt: skip
+        self.client.apply(secret, self.namespace)
+
+    def body(self, key: str) -> dict[str, Any]:
+        """Return a copy of an object of e2e/manifests, by KIND/NAME."""
+        return deepcopy(self.bodies[key])
+
+    def apply(self, *bodies: str | dict[str, Any]) -> None:
+        """Apply objects, by KIND/NAME or as given; without any, all of e2e/manifests."""
+        for body in bodies or tuple(self.bodies):
+            self.client.apply(self.bodies[body] if isinstance(body, str) else body, self.namespace)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        kind, _, name = key.partition("/")
+        return self.client.get(kind, name, self.namespace)
+
+    def merge(self, key: str, patch: dict[str, Any]) -> dict[str, Any]:
+        kind, _, name = key.partition("/")
+        return self.client.merge(kind, name, self.namespace, patch)
+
+    def delete(self, key: str) -> None:
+        kind, _, name = key.partition("/")
+        self.client.delete(kind, name, self.namespace)
+
+    def condition(self, key: str, type_: str) -> dict[str, Any]:
+        found = (self.get(key) or {}).get("status", {}).get("conditions", [])
+        return next((item for item in found if item["type"] == type_), {})
+
+    def wait(self, key: str, check: Callable[[dict[str, Any]], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+        """Return an object once a check of it is true."""
+        last: list[Any] = [None]
+
+        def look() -> Any:
+            last[0] = self.get(key)
+            return last[0] if last[0] is not None and check(last[0]) else None
+
+        try:
+            return wait(look, f"{key} {what}", deadline_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{json.dumps(last[0], indent=1, default=str)[-3000:]}") from None
+
+    def wait_reason(self, key: str, type_: str, reason: str, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
+        """Return a condition once it has a reason."""
+        try:
+            wait(lambda: self.condition(key, type_).get("reason") == reason, f"{key} {type_} {reason}", deadline_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {self.condition(key, type_)}") from None
+        return self.condition(key, type_)
+
+    def wait_gone(self, key: str, deadline_s: float = DEADLINE_S) -> None:
+        wait(lambda: self.get(key) is None, f"{key} is gone", deadline_s)
+
+    def pods(self, selector: str) -> list[dict[str, Any]]:
+        return [
+            pod
+            for pod in self.client.list("Pod", self.namespace, selector)
+            if "deletionTimestamp" not in pod["metadata"]
+        ]
+
+    def set_ready(self, selector: str, number: int, network: str = "10.20") -> list[dict[str, Any]]:
+        """Wait for pods and report them ready, as a kubelet does."""
+        pods = wait(
+            lambda: found if len(found := self.pods(selector)) == number else None, f"{number} pods of {selector}"
+        )
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        for pod in pods:
+            address = (pod.get("status") or {}).get("podIP") or f"{network}.{next(_numbers) // 250}.{next(_numbers) % 250 + 1}"
+            condition = {"type": "Ready", "status": "True", "lastTransitionTime": now}
+            status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [condition]}
+            self.client.merge_status("Pod", pod["metadata"]["name"], self.namespace, {"status": status})
+        return self.pods(selector)
+
+
+@pytest.fixture
+def tenant(client: Client, operator: OperatorProcess, request: pytest.FixtureRequest) -> Iterator[Tenant]:
+    """A tenant of the test's own."""
+    namespace = f"t{next(_numbers)}-{request.node.originalname.replace('_', '-')}"[:40].rstrip("-")
+    client.cluster.kubectl("create", "namespace", namespace)
+    found = Tenant(client, namespace)
+    yield found
+    for kind in ("InferenceRoute", "KVLink", "PrefillPool", "DecodePool", "ModelProfile", "MemberCluster"):
+        for item in client.list(kind, namespace):
+            client.delete(kind, item["metadata"]["name"], namespace)
