@@ -281,7 +281,9 @@ class Tenant:
         )
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for pod in pods:
-            address = (pod.get("status") or {}).get("podIP") or f"{network}.{next(_numbers) // 250}.{next(_numbers) % 250 + 1}"
+            address = (pod.get("status") or {}).get(
+                "podIP"
+            ) or f"{network}.{next(_numbers) // 250}.{next(_numbers) % 250 + 1}"
             condition = {"type": "Ready", "status": "True", "lastTransitionTime": now}
             status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [condition]}
             self.client.merge_status("Pod", pod["metadata"]["name"], self.namespace, {"status": status})

@@ -197,7 +197,7 @@ class ClusterApi:
                     )
                 yield event
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ApiError(0, "StreamBroken", f"watch of {resource.plural} broke: {error!r}") from error
+            raise ApiError(0, "StreamBroken", f"watch of {resource.plural} broke: {_text(error)}") from error
         finally:
             response.close()
 
@@ -218,7 +218,7 @@ class ClusterApi:
         try:
             data = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiError(0, "Unreachable", f"{method} {self.host}{path}: {error!r}") from error
+            raise ApiError(0, "Unreachable", f"{method} {self.host}{path}: {_text(error)}") from error
         if not 200 <= response.status < 300:
             raise _refusal(response.status, response.reason, data)
         answer: dict[str, Any] = json.loads(data)
@@ -245,9 +245,13 @@ class ClusterApi:
             )
             answer = await self._client.call_api(method, url, headers, payload, _request_timeout=limit)
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
-            raise ApiError(0, "Unreachable", f"{method} {self.host}{path}: {error!r}") from error
+            raise ApiError(0, "Unreachable", f"{method} {self.host}{path}: {_text(error)}") from error
         response: aiohttp.ClientResponse = answer.response
         return response
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _refusal(status: int, reason: str | None, data: bytes) -> ApiError:

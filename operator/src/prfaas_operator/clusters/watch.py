@@ -71,7 +71,11 @@ class Watch:
                     log.info("resourceVersion expired, listing again", resource_version=self._resource_version)
                     self._resource_version = None
                     continue
-                log.warning("watch interrupted", error=str(error), retry_in_s=round(backoff_s, 1))
+                # Said once for each interruption; what follows of it is of interest to nobody.
+                first = backoff_s == self._times.backoff_first_s
+                (log.warning if first else log.debug)(
+                    "watch interrupted", error=str(error), retry_in_s=round(backoff_s, 1)
+                )
                 self._on_failure(error)
                 # Spread, so that the watches of a cluster that returns do not arrive all at once.
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311

@@ -1,0 +1,273 @@
+"""Routers on the operator's gRPC service, over TLS, with tokens of real ServiceAccounts."""
+
+import queue
+import statistics
+import threading
+import time
+
+import grpc
+import pytest
+
+from prfaas_protocol import configuration_pb2 as pb
+from prfaas_protocol import configuration_pb2_grpc as rpc
+
+pytestmark = pytest.mark.cluster
+
+ROUTE = "InferenceRoute/chat"
+DECODE = "prfaas.dev/pool=east-decode"
+LOCAL = "prfaas.dev/pool=east-prefill"
+REMOTE = "prfaas.dev/pool=west-prefill"
+
+
+class Router:
+    """A router's side of the stream. It acknowledges by itself unless `refuse` is set."""
+
+    def __init__(self, operator, token, namespace, *, name="router-a", route="chat", cluster="east", version=0):
+        self.snapshots = []
+        self.refuse = ""
+        self.error = None
+        self._news = threading.Condition()
+        self._out = queue.SimpleQueue()
+        credentials = grpc.ssl_channel_credentials(operator.authority.certificate)
+        self._channel = grpc.secure_channel(operator.address, credentials)
+        metadata = [("authorization", f"Bearer {token}")] if token else []
+        hello = pb.Hello(
+            route_namespace=namespace, route_name=route, cluster=cluster, router=name, version=version,
+            software_version="test",
+        )  # fmt: skip
+        self.send(pb.RouterMessage(hello=hello))
+        self._call = rpc.RouterConfigurationStub(self._channel).Stream(iter(self._out.get, None), metadata=metadata)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def send(self, message):
+        self._out.put(message)
+
+    def _read(self):
+        try:
+            for snapshot in self._call:
+                answer = (
+                    pb.RouterMessage(nack=pb.Nack(version=snapshot.version, reason=self.refuse))
+                    if self.refuse
+                    else pb.RouterMessage(ack=pb.Ack(version=snapshot.version))
+                )
+                self.send(answer)
+                with self._news:
+                    self.snapshots.append((time.monotonic(), snapshot))
+                    self._news.notify_all()
+        except grpc.RpcError as error:
+            with self._news:
+                self.error = error
+                self._news.notify_all()
+
+    def wait(self, check, what, deadline_s=15):
+        """Return (time, snapshot) of the first snapshot of which a check is true."""
+        end_s = time.monotonic() + deadline_s
+        with self._news:
+            while True:
+                for entry in self.snapshots:
+                    if check(entry[1]):
+                        return entry
+                assert self.error is None, self.error
+                assert self._news.wait(end_s - time.monotonic()), f"{what}: {self.snapshots[-1:]}"
+
+    def wait_error(self, deadline_s=15):
+        end_s = time.monotonic() + deadline_s
+        with self._news:
+            while self.error is None:
+                assert self._news.wait(end_s - time.monotonic()), "the stream goes on"
+        return self.error
+
+    def close(self):
+        self.send(None)
+        self._call.cancel()
+        self._thread.join(10)
+        self._channel.close()
+
+
+@pytest.fixture
+def connect(operator, tenant):
+    """Open streams as the routers of the tenant's route; they end with the test."""
+    opened = []
+
+    def open_(token=None, **hello):
+        if token is None:
+            token = tenant.client.token("chat-router", tenant.namespace)
+        router = Router(operator, token, tenant.namespace, **hello)
+        opened.append(router)
+        return router
+
+    yield open_
+    for router in opened:
+        router.close()
+
+
+@pytest.fixture
+def serving(tenant):
+    """A tenant with a route whose workers are ready."""
+    tenant.apply()
+    tenant.set_ready(DECODE, 2)
+    tenant.set_ready(LOCAL, 2)
+    tenant.set_ready(REMOTE, 1, network="10.30")
+    tenant.set_ready("prfaas.dev/route=chat", 1)
+    tenant.wait_reason(ROUTE, "Ready", "RoutersPending")
+    return tenant
+
+
+def complete(snapshot):
+    return len(snapshot.decode.endpoints) == 2 and snapshot.remote_prefill[0].pool.endpoints
+
+
+def test_a_router_gets_everything(serving, connect):
+    """The snapshot has the pools, with addresses as the decode cluster sees them; the status has the router."""
+    router = connect()
+    _, snapshot = router.wait(complete, "a complete snapshot")
+    assert snapshot.model.name == "prfaas-1t"
+    assert snapshot.policy.mode == pb.Policy.ENFORCE
+    assert len(snapshot.local_prefill.endpoints) == 2
+    (remote,) = snapshot.remote_prefill
+    (endpoint,) = remote.pool.endpoints
+    assert endpoint.kv_address_own.startswith("10.30.")
+    assert endpoint.address == endpoint.kv_address_seen == endpoint.kv_address_own.replace("10.30.", "10.130.", 1)
+    assert remote.link.capacity_bps == pytest.approx(0.8e9)
+    assert remote.pool.kv_fingerprint == snapshot.decode.kv_fingerprint
+    assert not snapshot.decode.endpoints[0].kv_address_own
+    serving.wait_reason(ROUTE, "Ready", "Available")
+    status = serving.get(ROUTE)["status"]
+    assert status["routersReady"] == "1/1"
+    assert status["configuration"]["version"] == snapshot.version
+    assert status["configuration"]["routers"] == [
+        {"name": "router-a", "cluster": "east", "version": snapshot.version, "acknowledged": True, "message": ""}
+    ]
+    router.close()
+    serving.wait_reason(ROUTE, "Programmed", "RoutersPending")
+
+
+def test_endpoints_follow_the_pods(serving, connect):
+    """A pod that is no longer ready leaves the configuration; a new version says so."""
+    router = connect()
+    _, before = router.wait(complete, "a complete snapshot")
+    pod = serving.pods(DECODE)[0]
+    condition = {**pod["status"]["conditions"][0], "status": "False"}
+    serving.client.merge_status(
+        "Pod", pod["metadata"]["name"], serving.namespace, {"status": {"conditions": [condition]}}
+    )
+    _, after = router.wait(lambda snapshot: len(snapshot.decode.endpoints) == 1, "one decode worker")
+    assert after.version > before.version
+    assert after.decode.endpoints[0].name != pod["metadata"]["name"]
+
+
+def test_a_threshold_reaches_the_router_within_a_second(serving, connect, record_property):
+    """From the edit on the hub to the router: at most a second in the median."""
+    router = connect()
+    router.wait(complete, "a complete snapshot")
+    delays_s = []
+    for tokens in range(5001, 5016):
+        started_s = time.monotonic()
+        serving.merge(ROUTE, {"spec": {"policy": {"threshold": tokens}}})
+        arrived_s, _ = router.wait(lambda found, t=tokens: found.policy.threshold_tokens == t, f"threshold {tokens}")
+        delays_s.append(arrived_s - started_s)
+    median_s = statistics.median(delays_s)
+    record_property("threshold_edit_median_s", median_s)
+    print(f"threshold edit to router: median {median_s * 1000:.0f} ms, max {max(delays_s) * 1000:.0f} ms")
+    assert median_s <= 1.0
+    versions = [snapshot.version for _, snapshot in router.snapshots]
+    assert versions == sorted(set(versions))
+
+
+def test_a_refusal_is_reported(serving, connect):
+    """What a router refuses, and why, is in the status; it goes when the router accepts again."""
+    router = connect()
+    _, good = router.wait(complete, "a complete snapshot")
+    serving.wait_reason(ROUTE, "Programmed", "RoutersAcknowledged")
+    router.refuse = "policy.threshold_tokens: 666 is not a number I like"
+    serving.merge(ROUTE, {"spec": {"policy": {"threshold": 666}}})
+    found = serving.wait_reason(ROUTE, "Programmed", "ConfigurationRefused")
+    assert "666 is not a number I like" in found["message"]
+    (report,) = serving.get(ROUTE)["status"]["configuration"]["routers"]
+    assert (report["version"], report["acknowledged"]) == (good.version, False)
+    router.refuse = ""
+    serving.merge(ROUTE, {"spec": {"policy": {"threshold": 667}}})
+    serving.wait_reason(ROUTE, "Programmed", "RoutersAcknowledged")
+
+
+def test_only_the_routes_router_is_served(serving, connect, operator):
+    """Without a token, with that of another or for another audience, nothing is told."""
+    client, namespace = serving.client, serving.namespace
+    connect().wait(complete, "the right token works")
+    cases = (
+        ({"token": "x.y.z"}, grpc.StatusCode.UNAUTHENTICATED),
+        ({"token": client.token("chat-router", namespace, "other")}, grpc.StatusCode.UNAUTHENTICATED),
+        ({"token": client.token("default", namespace)}, grpc.StatusCode.PERMISSION_DENIED),
+        ({"token": client.token("east-decode", namespace)}, grpc.StatusCode.PERMISSION_DENIED),
+        ({"cluster": "west"}, grpc.StatusCode.PERMISSION_DENIED),
+        ({"cluster": "nowhere"}, grpc.StatusCode.UNAUTHENTICATED),
+        ({"route": "other"}, grpc.StatusCode.NOT_FOUND),
+        ({"route": ""}, grpc.StatusCode.INVALID_ARGUMENT),
+    )
+    for arguments, code in cases:
+        router = connect(**arguments)
+        assert router.wait_error().code() is code, (arguments, router.error)
+        assert router.snapshots == []
+    router = Router(operator, "", namespace)
+    assert router.wait_error().code() is grpc.StatusCode.UNAUTHENTICATED
+    router.close()
+
+
+def test_the_first_message_is_a_hello(serving, operator):
+    """A router that begins with anything else is turned away."""
+    channel = grpc.secure_channel(operator.address, grpc.ssl_channel_credentials(operator.authority.certificate))
+    with channel:
+        call = rpc.RouterConfigurationStub(channel).Stream(iter([pb.RouterMessage(ack=pb.Ack(version=1))]))
+        with pytest.raises(grpc.RpcError) as error:
+            next(call)
+    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_versions_go_on_from_what_a_router_has(serving, connect):
+    """A router with a version from before a restore of the hub gets one above it."""
+    router = connect(version=5000)
+    _, snapshot = router.wait(complete, "a complete snapshot")
+    assert snapshot.version == 5001
+    assert all(found.version > 5000 for _, found in router.snapshots)
+
+
+def test_deleting_the_route_ends_its_streams(serving, connect):
+    """Routers of a deleted route are told so."""
+    router = connect()
+    router.wait(complete, "a complete snapshot")
+    serving.delete(ROUTE)
+    serving.wait_gone(ROUTE)
+    assert router.wait_error().code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.slow
+def test_a_killed_operator_goes_on_where_it_was(serving, connect, operator):
+    """Kill -9 changes nothing in the cluster; afterwards versions go on, and an unchanged configuration keeps its own."""
+    router = connect()
+    _, before = router.wait(complete, "a complete snapshot")
+    serving.wait_reason(ROUTE, "Ready", "Available")
+    serving.wait("PrefillPool/east-prefill", lambda f: f["status"]["readyReplicas"] == 2, "is ready")
+    keys = ("Deployment/chat-router", "Deployment/east-decode", "Deployment/west-prefill", "Service/chat-router",
+            "ConfigMap/chat-router", "DecodePool/east-decode", "PrefillPool/east-prefill", ROUTE)  # fmt: skip
+    resting = {key: serving.get(key)["metadata"]["resourceVersion"] for key in keys}
+    newest = router.snapshots[-1][1].version
+    operator.kill()
+    router.wait_error()
+    try:
+        assert {key: serving.get(key)["metadata"]["resourceVersion"] for key in keys} == resting
+    finally:
+        operator.start()
+    again = connect(version=newest)
+    _, snapshot = again.wait(complete, "the configuration")
+    assert snapshot.version == newest
+    serving.wait(
+        "DecodePool/east-decode", lambda _: operator.metric("prfaas_operator_reconciliations_total") > 10, "looked at"
+    )
+    serving.wait_reason(ROUTE, "Ready", "Available")
+    after = {key: serving.get(key)["metadata"]["resourceVersion"] for key in keys}
+    assert after == resting
+    serving.merge(ROUTE, {"spec": {"policy": {"threshold": 4321}}})
+    _, changed = again.wait(lambda found: found.policy.threshold_tokens == 4321, "the new threshold")
+    assert changed.version == newest + 1
+    assert before.version <= newest
