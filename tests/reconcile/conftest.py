@@ -9,11 +9,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import kubernetes
@@ -92,6 +95,45 @@ class Client:
         ).strip()
 
 
+class Prometheus(ThreadingHTTPServer):
+    """Prometheus' HTTP API, with the answers that a test sets by a part of the query.
+
+    It stands in where a test needs answers that a real server gives only by accident: old, empty, infinite, or none at all.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__((f"127.{150 + os.getpid() % 90}.0.9", 0), _Queries)
+        self.values: dict[str, str | None] = {}  # a number as Prometheus writes it; None: no series
+        self.age_s = 0.0
+        self.status = 200
+        self.asked: list[str] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.server_address[0]}:{self.server_address[1]}"
+
+
+class _Queries(BaseHTTPRequestHandler):
+    server: Prometheus
+
+    def do_GET(self) -> None:
+        (query,) = parse_qs(urlsplit(self.path).query)["query"]
+        self.server.asked.append(query)
+        value = next((value for part, value in self.server.values.items() if part in query), None)
+        result = [] if value is None else [{"metric": {}, "value": [time.time() - self.server.age_s, value]}]
+        body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 class OperatorProcess:
     """The operator, as its image runs it."""
 
@@ -115,7 +157,7 @@ class OperatorProcess:
     def log(self) -> str:
         return (self.folder / "operator.log").read_text()
 
-    def start(self) -> None:
+    def start(self, *, leading: bool = True) -> None:
         with (self.folder / "operator.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -130,7 +172,17 @@ class OperatorProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        wait(lambda: self.metric("prfaas_operator_leading") == 1, f"the operator works: {self.log[-2000:]}", 40)
+        if leading:
+            self.wait_leading()
+        else:
+            wait(lambda: self.metric("prfaas_operator_leading") is not None, "the operator answers", 40)
+
+    def wait_leading(self, deadline_s: float = 40) -> None:
+        wait(lambda: self.metric("prfaas_operator_leading") == 1, "the operator works", deadline_s)
+
+    def wait_end(self, deadline_s: float) -> int:
+        assert self._process is not None
+        return self._process.wait(deadline_s)
 
     def metric(self, name: str) -> float | None:
         """Return the sum of the samples with a name; None while the operator does not answer."""
@@ -175,10 +227,29 @@ def client(cluster: Cluster) -> Client:
 
 
 @pytest.fixture(scope="session")
-def _operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+def _prometheus() -> Iterator[Prometheus]:
+    server = Prometheus()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def prometheus(_prometheus: Prometheus) -> Iterator[Prometheus]:
+    """The operator's Prometheus, which knows nothing but what the test says."""
+    yield _prometheus
+    _prometheus.values.clear()
+    _prometheus.age_s, _prometheus.status = 0.0, 200
+
+
+@pytest.fixture(scope="session")
+def _operator(
+    cluster: Cluster, _prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
     operator = OperatorProcess(
         tmp_path_factory.mktemp("operator"), cluster,
-        "--no-leader-election", "--deletion-deadline-s=3", "--autoscaling-interval-s=0.5",
+        "--no-leader-election", "--deletion-deadline-s=3", "--autoscaling-interval-s=0.3",
+        "--link-interval-s=0.3", f"--prometheus-url={_prometheus.url}",
     )  # fmt: skip
     operator.start()
     yield operator

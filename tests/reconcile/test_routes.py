@@ -99,16 +99,3 @@ def test_thresholds(tenant):
     tenant.merge(ROUTE, {"spec": {"policy": {"threshold": 777}}})
     found = tenant.wait(ROUTE, lambda found: found["status"]["thresholdTokens"] == 777, "follows the spec")
     assert found["status"]["thresholdSource"] == "Fixed"
-
-
-def test_everything_is_deleted_at_once(tenant):
-    """`kubectl delete` of all manifests, clusters first, leaves nothing."""
-    tenant.apply()
-    tenant.set_ready("prfaas.dev/route=chat", 1)
-    for key in tenant.bodies:
-        tenant.delete(key)
-    for key in tenant.bodies:
-        tenant.wait_gone(key)
-    for kind in ("Deployment", "Service", "ConfigMap", "ServiceAccount", "PodDisruptionBudget"):
-        left = tenant.client.list(kind, tenant.namespace, "app.kubernetes.io/managed-by=prfaas")
-        assert [item["metadata"]["name"] for item in left] == [], kind
