@@ -6,6 +6,7 @@ resumes from the last resourceVersion after a cut, lists again when that has exp
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ class WatchTimes:
 
     lifetime_s: int = 290  # the server ends a stream then, and the next one resumes
     silence_s: float = 75.0  # servers send a bookmark every minute, so a longer silence is a dead connection
+    brief_s: float = 1.0  # a stream that ended sooner counts as a failure
     backoff_first_s: float = 0.2
     backoff_last_s: float = 5.0
 
@@ -54,7 +56,7 @@ class Watch:
     async def run(self) -> None:
         """Watch until cancelled."""
         log = _log.bind(host=self._api.host, resource=self._resource.plural, namespace=self._namespace)
-        backoff_s = self._times.backoff_first_s
+        failures = 0
         while True:
             try:
                 if self._resource_version is None:
@@ -64,22 +66,25 @@ class Watch:
                     self._cache.replace(self._resource, items)
                     self._resource_version = version
                     log.debug("listed", objects=len(items), resource_version=version)
+                began_s = time.monotonic()
                 async for _ in self._events(self._resource_version):
-                    backoff_s = self._times.backoff_first_s
+                    failures = 0
+                if time.monotonic() - began_s > self._times.brief_s:
+                    failures = 0
+                    continue
+                # A stream that ends as soon as it begins, again and again, must not become a busy loop.
             except ApiError as error:
                 if error.expired:
                     log.info("resourceVersion expired, listing again", resource_version=self._resource_version)
                     self._resource_version = None
-                    continue
-                # Said once for each interruption; what follows of it is of interest to nobody.
-                first = backoff_s == self._times.backoff_first_s
-                (log.warning if first else log.debug)(
-                    "watch interrupted", error=str(error), retry_in_s=round(backoff_s, 1)
-                )
-                self._on_failure(error)
-                # Spread, so that the watches of a cluster that returns do not arrive all at once.
-                await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311
-                backoff_s = min(backoff_s * 2, self._times.backoff_last_s)
+                else:
+                    # Said once for each interruption; what follows of it is of interest to nobody.
+                    (log.debug if failures else log.warning)("watch interrupted", error=str(error))
+                    self._on_failure(error)
+            failures += 1
+            # Spread, so that the watches of a cluster that returns do not arrive all at once.
+            delay_s = min(self._times.backoff_first_s * 2.0 ** min(failures - 1, 16), self._times.backoff_last_s)
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
 
     async def _events(self, resource_version: str) -> AsyncIterator[None]:
         async for event in self._api.watch(
