@@ -46,20 +46,16 @@ CamelCase = Annotated[str, StringConstraints(min_length=1, max_length=128, patte
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """Marks a whole number from `lowest` to `highest`."""
+    """Marks a whole number from `lowest` to `highest`.
+
+    3.0 is none: the API server takes it for one in some places and not in others, and gives it back as 3.
+    """
 
     lowest: int
     highest: int
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(
-            _whole, core_schema.int_schema(strict=True, ge=self.lowest, le=self.highest)
-        )
-
-
-def _whole(value: object) -> object:
-    # JSON has one kind of number, so 3.0 is a whole number too.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+        return core_schema.int_schema(strict=True, ge=self.lowest, le=self.highest)
 
 
 Flag = Annotated[bool, Strict()]
