@@ -137,11 +137,11 @@ class _Queries(BaseHTTPRequestHandler):
 class OperatorProcess:
     """The operator, as its image runs it."""
 
-    def __init__(self, folder: Path, cluster: Cluster, *arguments: str) -> None:
+    def __init__(self, folder: Path, cluster: Cluster, *arguments: str, kubeconfig: Path | None = None) -> None:
         self.folder = folder
         self.host = f"127.{150 + os.getpid() % 90}.{next(_numbers)}.1"
         self.authority = Authority("prfaas")
-        self._cluster = cluster
+        self._kubeconfig = kubeconfig or cluster.admin_kubeconfig
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(exist_ok=True)
@@ -165,7 +165,7 @@ class OperatorProcess:
                     f"--host={self.host}",
                     f"--advertise-address={self.address}",
                     f"--tls-dir={self.folder}",
-                    f"--kubeconfig={self._cluster.admin_kubeconfig}",
+                    f"--kubeconfig={self._kubeconfig}",
                     f"--operator-namespace={OPERATOR_NAMESPACE}",
                     *self._arguments,
                 ],
@@ -197,9 +197,9 @@ class OperatorProcess:
 
     def kill(self) -> None:
         """Kill without a warning; nothing is released."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def stop(self) -> int:
         assert self._process is not None
@@ -262,8 +262,25 @@ def operator(_operator: OperatorProcess) -> OperatorProcess:
     return _operator
 
 
+@pytest.fixture
+def another_operator(tmp_path: Path) -> Iterator[Callable[..., OperatorProcess]]:
+    """Make operators of the test's own, which end with it: for a cluster of its own, or a namespace that nobody uses."""
+    made: list[OperatorProcess] = []
+
+    def make(name: str, cluster: Cluster, *arguments: str, kubeconfig: Path | None = None) -> OperatorProcess:
+        found = OperatorProcess(tmp_path / name, cluster, *arguments, kubeconfig=kubeconfig)
+        made.append(found)
+        return found
+
+    yield make
+    for found in made:
+        found.kill()
+
+
 class Tenant:
     """A namespace of the hub with the objects of e2e/manifests, in which a test plays the user and the kubelet."""
+
+    repository = REPOSITORY
 
     def __init__(self, client: Client, namespace: str) -> None:
         self.client = client

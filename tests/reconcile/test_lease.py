@@ -5,27 +5,14 @@ import pytest
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
-@pytest.fixture
-def contenders(cluster, tmp_path, operator, tenant):
-    """Two operators for one Lease and a namespace that nobody else works on."""
-    made = []
-
-    def make(name):
-        contender = type(operator)(
-            tmp_path / name, cluster, f"--identity={name}", "--leader-election-name=contended",
-            "--namespace=nobody-is-here",
-        )  # fmt: skip
-        made.append(contender)
-        return contender
-
-    yield make
-    for contender in made:
-        contender.kill()
-
-
-def test_the_second_waits_for_the_first(contenders, client):
+def test_the_second_waits_for_the_first(another_operator, cluster, client):
     """Only the holder works; when it ends in order the next goes on at once, and without the Lease it ends with status 1."""
-    first, second = contenders("first"), contenders("second")
+    first, second = (
+        another_operator(
+            name, cluster, f"--identity={name}", "--leader-election-name=contended", "--namespace=nobody-is-here"
+        )
+        for name in ("first", "second")
+    )
     first.start()
     second.start(leading=False)
     lease = client.get("Lease", "contended", "prfaas-system")

@@ -47,7 +47,8 @@ def register(hub: Hub) -> kopf.OperatorRegistry:
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return await hub.connection()
 
-    @kopf.on.startup(registry=registry)
+    # What keeps the operator from starting is for the next pod to try, not for Kopf a minute later.
+    @kopf.on.startup(registry=registry, errors=kopf.ErrorsMode.PERMANENT)
     async def startup(**_: Any) -> None:
         await hub.start()
 

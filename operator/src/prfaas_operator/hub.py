@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import kopf
@@ -105,6 +105,7 @@ class Hub:
             store, fleet, self.context.publisher, metrics, self._tls, host=options.host, port=options.grpc_port
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._brief: set[asyncio.Task[None]] = set()
         self._synced_at_s = time.monotonic()
         self._stale_rounds = 0  # comparisons in a row that found missed changes
 
@@ -175,6 +176,7 @@ class Hub:
             if gone is None:
                 return
             self.context.queue.forget(gone)
+            self._metrics.forget(gone.kind, gone.namespace, gone.name)
             for dependent in before - {gone}:
                 self.context.queue.add(dependent)
             if gone.kind == api.MemberCluster.__name__:
@@ -311,5 +313,7 @@ class Hub:
     def _may_write(self) -> bool:
         return self._lease is None or self._lease.held
 
-    def _spawn(self, work: Any) -> None:
-        self._tasks.append(asyncio.create_task(work))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._brief.add(task)
+        task.add_done_callback(self._brief.discard)

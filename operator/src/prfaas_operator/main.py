@@ -95,6 +95,10 @@ def main() -> None:
 
 async def run(options: Options) -> int:
     """Wait for the Lease, then work until the end; return the exit status."""
+    for name in ("tls.crt", "tls.key", "ca.crt"):
+        if not (options.tls_dir / name).is_file():
+            _log.error("a file of --tls-dir is missing", file=str(options.tls_dir / name))
+            return 1
     metrics = Metrics()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,8 +1,11 @@
 """The operator's own metrics."""
 
+import contextlib
+
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+ROUTER_STATES = ("acknowledged", "refused", "pending")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -64,6 +67,21 @@ class Metrics:
             "Deleted objects whose children are still in a member cluster.",
             registry=registry,
         )
+
+    def forget(self, kind: str, namespace: str, name: str) -> None:
+        """Drop the series of an object that is gone."""
+        for metric, labels in (
+            (self.desired_replicas, (namespace, kind, name)),
+            (self.member_reachable, (namespace, name) if kind == "MemberCluster" else None),
+            (self.configuration_version, (namespace, name) if kind == "InferenceRoute" else None),
+        ):
+            if labels is not None:
+                with contextlib.suppress(KeyError):
+                    metric.remove(*labels)
+        if kind == "InferenceRoute":
+            for state in ROUTER_STATES:
+                with contextlib.suppress(KeyError):
+                    self.routers.remove(namespace, name, state)
 
     def exposition(self) -> bytes:
         """Return the text exposition."""

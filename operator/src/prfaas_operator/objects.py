@@ -90,6 +90,12 @@ class ObjectStore:
         self._objects[ref] = read(body)
         return ref
 
+    def refresh(self, body: Mapping[str, Any]) -> None:
+        """Take the answer to a write. The watch may have told before it that the object is gone, and then it stays so."""
+        before = self._objects.get(Ref.of(body))
+        if before is not None and before.uid == body["metadata"]["uid"]:
+            self.observe(body)
+
     def remove(self, body: Mapping[str, Any]) -> Ref | None:
         """Take a deletion; return the reference, or None when another object of that name is known."""
         ref = Ref.of(body)

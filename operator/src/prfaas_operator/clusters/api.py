@@ -59,12 +59,14 @@ class ClusterApi:
         self._client = client
         self._timeout_s = timeout_s
         self._fence = fence
+        self._closed = False
 
     @property
     def host(self) -> str:
         return str(self._client.configuration.host)
 
     async def close(self) -> None:
+        self._closed = True
         await self._client.close()
 
     async def version(self) -> str:
@@ -246,6 +248,11 @@ class ClusterApi:
             answer = await self._client.call_api(method, url, headers, payload, _request_timeout=limit)
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
             raise ApiError(0, "Unreachable", f"{method} {self.host}{path}: {_text(error)}") from error
+        except (RuntimeError, AssertionError) as error:
+            # What aiohttp raises in a call that is under way while its session is closed.
+            if not self._closed:
+                raise
+            raise ApiError(0, "Closed", f"{method} {self.host}{path}: the client was closed") from error
         response: aiohttp.ClientResponse = answer.response
         return response
 

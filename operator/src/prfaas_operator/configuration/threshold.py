@@ -70,20 +70,24 @@ def choose(
     if decode.desired == 0:
         tokens = before if before is not None else decode.profile.max_model_len_tokens
         return Threshold(tokens, ThresholdSource.HELD, "the decode pool has no workers", None)
+    if not remote:
+        return Threshold(
+            decode.profile.max_model_len_tokens,
+            ThresholdSource.COMPUTED,
+            "no remote pool can be used, so every prompt is prefilled locally",
+            _predicted(decode, local, remote, decode.profile.max_model_len_tokens),
+        )
     try:
         plan = _best(deployment)
     except CoreError as error:
         tokens = before if before is not None else decode.profile.max_model_len_tokens
         return Threshold(tokens, ThresholdSource.HELD, f"no threshold can be computed: {error}", None)
     tokens = min(plan.threshold_tokens, MAX_TOKENS)
-    if not remote:
-        why = "no remote pool can be used, so every prompt is prefilled locally"
-    else:
-        why = (
-            f"highest rate, {plan.throughput.rate:.3g} requests/s, for {deployment.remote_instances} remote, "
-            f"{deployment.local_instances} local and {deployment.decode_instances} decode workers; "
-            f"{_BOUNDS[plan.throughput.bound]} binds"
-        )
+    why = (
+        f"highest rate, {plan.throughput.rate:.3g} requests/s, for {deployment.remote_instances} remote, "
+        f"{deployment.local_instances} local and {deployment.decode_instances} decode workers; "
+        f"{_BOUNDS[plan.throughput.bound]} binds"
+    )
     return Threshold(tokens, ThresholdSource.COMPUTED, why, _predicted(decode, local, remote, tokens))
 
 

@@ -100,7 +100,7 @@ class Context:
             if error.not_found:
                 return
             raise
-        self.store.observe(result)
+        self.store.refresh(result)
 
 
 def now() -> datetime:

@@ -30,7 +30,10 @@ async def reconcile(context: Context, stored: Stored) -> float | None:
         for name in (link.spec.from_cluster_ref.name, link.spec.to_cluster_ref.name)
         if context.store.model(api.MemberCluster, stored.ref.namespace, name) is None
     ]
-    await context.write_status(stored, link_status(stored, link, missing, context.links.reading(stored.ref)))
+    status = link_status(stored, link, missing, context.links.reading(stored.ref))
+    if await context.write_status(stored, status) and status.bandwidth is not link.status.bandwidth:
+        # Routes take the rule from here, and the watch tells of no change that the operator has made itself.
+        context.touch(stored.ref)
     return None
 
 

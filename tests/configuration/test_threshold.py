@@ -1,0 +1,70 @@
+"""The threshold that a route gets."""
+
+import pytest
+
+from prfaas_core import case_study
+from prfaas_operator.api.inference_route import ThresholdSource
+from prfaas_operator.configuration.threshold import Side, choose
+
+LINK_BPS = 100e9
+
+
+def side(profile, desired, ready="desired"):
+    return Side(profile, desired, desired if ready == "desired" else ready)
+
+
+DECODE, LOCAL, REMOTE = side(case_study.H20, 5), side(case_study.H20, 3), side(case_study.H200, 4)
+
+
+def test_the_case_study():
+    """With the paper's instances the search finds a threshold near the paper's 19.4K, and predicts near its 3.24 req/s."""
+    found = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS),), before=None)
+    assert found.source is ThresholdSource.COMPUTED
+    assert found.tokens == pytest.approx(19_400, rel=0.05)
+    assert found.requests_per_second == pytest.approx(3.24, rel=0.03)
+    assert "4 remote, 3 local and 5 decode workers" in found.why
+
+
+def test_a_number_is_taken_as_it_is():
+    """The prediction is for that number."""
+    found = choose(1000, decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS),), before=5)
+    assert (found.tokens, found.source) == (1000, ThresholdSource.FIXED)
+    best = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS),), before=5)
+    assert found.requests_per_second < best.requests_per_second
+
+
+def test_without_a_remote_pool_everything_is_local():
+    """The threshold is above every prompt."""
+    found = choose("Auto", decode=DECODE, local=LOCAL, remote=(), before=None)
+    assert found.tokens == case_study.H20.max_model_len_tokens
+    assert "no remote pool" in found.why
+
+
+def test_pods_that_restart_do_not_move_the_threshold():
+    """Workers that are asked for decide; those that are ready only change the prediction."""
+    half = side(case_study.H200, 4, ready=2)
+    whole = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS),), before=None)
+    found = choose("Auto", decode=DECODE, local=LOCAL, remote=((half, LINK_BPS),), before=None)
+    assert found.tokens == whole.tokens
+    assert found.requests_per_second < whole.requests_per_second
+
+
+def test_no_prediction_for_what_is_not_known():
+    """A cluster that does not say how many are ready leaves the prediction out, and the threshold as it is."""
+    unknown = side(case_study.H200, 4, ready=None)
+    found = choose("Auto", decode=DECODE, local=LOCAL, remote=((unknown, LINK_BPS),), before=None)
+    assert found.requests_per_second is None
+    assert found.tokens == pytest.approx(19_400, rel=0.05)
+
+
+def test_a_thin_link_keeps_more_at_home():
+    """A tenth of the capacity means a higher threshold."""
+    wide = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS),), before=None)
+    thin = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS / 10),), before=None)
+    assert thin.tokens > wide.tokens
+
+
+def test_an_empty_decode_pool_holds():
+    """There is nothing to search for; the last threshold stays."""
+    found = choose("Auto", decode=side(case_study.H20, 0), local=LOCAL, remote=((REMOTE, LINK_BPS),), before=777)
+    assert (found.tokens, found.source) == (777, ThresholdSource.HELD)

@@ -1,0 +1,61 @@
+"""What an answer of Prometheus says."""
+
+import pytest
+
+from prfaas_core.profiles import Curve
+from prfaas_operator.api.conditions import Reason
+from prfaas_operator.scaling.links import line
+from prfaas_operator.scaling.prometheus import Prometheus, sample
+
+NOW = 1_000_000.0
+
+
+def vector(value="1.5", at_s=NOW):
+    return [{"metric": {}, "value": [at_s, value]}]
+
+
+@pytest.mark.parametrize(
+    ("result", "value", "reason"),
+    [
+        (vector(), 1.5, None),
+        (vector("0"), 0.0, None),
+        ([], None, Reason.SIGNAL_MISSING),
+        (vector("NaN"), None, Reason.SIGNAL_INVALID),
+        (vector("+Inf"), None, Reason.SIGNAL_INVALID),
+        (vector("-Inf"), None, Reason.SIGNAL_INVALID),
+        (vector() + vector(), None, Reason.SIGNAL_INVALID),
+        ([NOW, "1"], None, Reason.SIGNAL_INVALID),
+        ([{"metric": {}, "values": []}], None, Reason.SIGNAL_INVALID),
+        ([{"value": None}], None, Reason.SIGNAL_INVALID),
+        (vector("many"), None, Reason.SIGNAL_INVALID),
+        ({"a": 1}, None, Reason.SIGNAL_INVALID),
+        (None, None, Reason.SIGNAL_INVALID),
+    ],
+)
+def test_answers(result, value, reason):
+    """One finite number is a value; for everything else there is a reason, and no value."""
+    found = sample(result, NOW)
+    assert (found.value, found.reason) == (value, reason)
+
+
+@pytest.mark.parametrize(("at_s", "age_s"), [(NOW - 90, 90), (NOW, 0), (NOW + 5, 0)])
+def test_age(at_s, age_s):
+    """Samples have an age, and none from the future is younger than new."""
+    assert sample(vector(at_s=at_s), NOW).age_s == age_s
+
+
+async def test_without_a_server():
+    """An operator without --prometheus-url says so, and one whose server is away does too."""
+    nothing = Prometheus(None, timeout_s=1)
+    assert (await nothing.ask("up")).reason is Reason.PROMETHEUS_NOT_CONFIGURED
+    away = Prometheus("http://127.0.0.1:9", timeout_s=1)
+    assert (await away.ask("up")).reason is Reason.PROMETHEUS_UNREACHABLE
+    nothing.close()
+    away.close()
+
+
+def test_the_line_through_a_curve():
+    """Bytes a request and bytes a token of the case study's S_kv."""
+    request_bytes, token_bytes = line(Curve((1024, 131072), (200068301, 2428816589)))
+    assert token_bytes == pytest.approx(17138, rel=1e-3)
+    assert request_bytes + 1024 * token_bytes == pytest.approx(200068301)
