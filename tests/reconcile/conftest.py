@@ -367,6 +367,11 @@ class Tenant:
         pods = wait(
             lambda: found if len(found := self.pods(selector)) == number else None, f"{number} pods of {selector}"
         )
+        self.report_ready(pods, network)
+        return self.pods(selector)
+
+    def report_ready(self, pods: list[dict[str, Any]], network: str = "10.20") -> None:
+        """Report pods ready that are not."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for pod in pods:
             address = (pod.get("status") or {}).get(
@@ -374,8 +379,8 @@ class Tenant:
             ) or f"{network}.{next(_numbers) // 250}.{next(_numbers) % 250 + 1}"
             condition = {"type": "Ready", "status": "True", "lastTransitionTime": now}
             status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [condition]}
-            self.client.merge_status("Pod", pod["metadata"]["name"], self.namespace, {"status": status})
-        return self.pods(selector)
+            with contextlib.suppress(kubernetes.dynamic.exceptions.NotFoundError):
+                self.client.merge_status("Pod", pod["metadata"]["name"], self.namespace, {"status": status})
 
 
 @pytest.fixture

@@ -106,7 +106,9 @@ def test_a_link_is_metered(tenant, prometheus):
     assert found["utilisation"] == pytest.approx(0.25)
     assert found["bandwidth"] == "Abundant"
     assert found["costTotal"] == pytest.approx(found["bytesTotal"] / 1e9 * 0.01, rel=1e-3)
-    tenant.wait("InferenceRoute/chat", lambda f: f["status"]["bandwidth"] == "Abundant", "takes the link's word")
+    tenant.wait(
+        "InferenceRoute/chat", lambda f: f.get("status", {}).get("bandwidth") == "Abundant", "takes the link's word"
+    )
     prometheus.values["nixl_bytes_transferred_sum"] = "160e6"
     tenant.wait(LINK, lambda f: f["status"]["bandwidth"] == "Scarce", "is scarce at 80 per cent and above")
     prometheus.values["nixl_bytes_transferred_sum"] = None

@@ -120,9 +120,12 @@ def test_a_member_dies_and_returns(tenant, operator, client, tmp_path):
         tenant.wait("MemberCluster/west", lambda found: found["status"]["reachable"], "is reachable")
         far.set_ready(PODS, 2)
         tenant.wait_reason(POOL, "Ready", "Available")
-        assert not [
-            entry for entry in (client.get("ConfigMap", "prfaas-orphans", "prfaas-system").get("data") or {}).values()
-            if tenant.namespace in entry
-        ]  # fmt: skip
+        tenant.wait(
+            "MemberCluster/west",
+            lambda _: (
+                tenant.namespace not in str(client.get("ConfigMap", "prfaas-orphans", "prfaas-system").get("data"))
+            ),
+            "has nothing left of what was deleted",
+        )
         tenant.delete(POOL)
         tenant.wait_gone(POOL)

@@ -115,8 +115,7 @@ def test_a_changed_profile_rolls_the_pool(ready):
     deadline = time.monotonic() + 20
     while ready.condition(POOL, "Ready")["reason"] != "Available":
         assert time.monotonic() < deadline
-        pods = ready.pods(f"{PODS},prfaas.dev/revision={after}")
-        ready.set_ready(f"{PODS},prfaas.dev/revision={after}", len(pods))
+        ready.report_ready(ready.pods(f"{PODS},prfaas.dev/revision={after}"))
     assert {pod["metadata"]["labels"]["prfaas.dev/revision"] for pod in ready.pods(PODS)} == {after}
 
 
