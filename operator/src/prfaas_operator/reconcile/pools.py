@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from prfaas_core import compatibility
 from prfaas_core.errors import CoreError
 from prfaas_operator import api
-from prfaas_operator.api.conditions import ConditionType, Reason
+from prfaas_operator.api.conditions import ConditionStatus, ConditionType, Reason
 from prfaas_operator.api.inference_route import Placement
 from prfaas_operator.children.config_map import build_profile
 from prfaas_operator.children.deployment import PoolWorkload, build_pool_deployment, revision, selector_text
@@ -29,7 +29,7 @@ from prfaas_operator.scaling.pools import ScaledPool, ScalingView
 from prfaas_operator.scaling.queries import Workers
 from prfaas_operator.status import Conditions, is_true, previous
 
-RETRY_S = 10.0
+RETRY_S = 5.0
 SETTLE_S = 0.2
 
 
@@ -137,9 +137,18 @@ def scaled_pool(member: Member | None, stored: Stored) -> ScaledPool | None:
         scaling=model.spec.scaling,
         workers=Workers(model.spec.cluster_ref.name, ref.namespace, ref.name, role_of(model)),
         ready_replicas=ready,
-        status=model.status.autoscaling,
+        view=_restored(model),
         live_replicas=int(deployment["spec"].get("replicas", 1)) if deployment is not None else None,
     )
+
+
+def _restored(model: api.Pool) -> ScalingView | None:
+    """Return what a pool's status says about its size."""
+    status, condition = model.status.autoscaling, model.status.condition(ConditionType.SCALING)
+    if status is None or condition is None or condition.reason not in set(Reason):
+        return None
+    active = condition.status is ConditionStatus.TRUE
+    return ScalingView(status, active, Reason(condition.reason), condition.message)
 
 
 def desired_replicas(context: Context, stored: Stored, model: api.Pool) -> int:

@@ -36,7 +36,7 @@ from prfaas_operator.reconcile.children import ChildError
 from prfaas_operator.reconcile.context import Context, now
 from prfaas_operator.status import Conditions, previous
 
-RETRY_S = 10.0
+RETRY_S = 5.0
 
 
 class ResolutionError(Exception):

@@ -34,18 +34,6 @@ _FAULTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class ScaledPool:
-    """A pool with `scaling`, as it is known at the moment."""
-
-    ref: Ref
-    scaling: Scaling
-    workers: queries.Workers
-    ready_replicas: int | None  # None: its cluster does not say
-    status: AutoscalingStatus | None  # as it stands on the hub
-    live_replicas: int | None  # of the Deployment
-
-
-@dataclass(frozen=True, slots=True)
 class ScalingView:
     """What the pool's status says about its size."""
 
@@ -53,6 +41,18 @@ class ScalingView:
     active: bool
     reason: Reason
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledPool:
+    """A pool with `scaling`, as it is known at the moment."""
+
+    ref: Ref
+    scaling: Scaling
+    workers: queries.Workers
+    ready_replicas: int | None  # None: its cluster does not say
+    view: ScalingView | None  # as it stands on the hub
+    live_replicas: int | None  # of the Deployment
 
 
 @dataclass(slots=True)
@@ -184,14 +184,16 @@ class PoolScaler:
     def _state(self, pool: ScaledPool) -> _State:
         state = self._states.get(pool.ref)
         if state is None:
-            scaling, before = pool.scaling, pool.status
-            known = before.desired_replicas if before is not None else None
+            scaling, before = pool.scaling, pool.view
+            known = before.status.desired_replicas if before is not None else None
             if known is None:
                 known = pool.live_replicas
             start = scaling.min_replicas if known is None else known
             state = self._states[pool.ref] = _State(
                 min(max(start, scaling.min_replicas), scaling.max_replicas),
-                last_scale_time=before.last_scale_time if before is not None else None,
+                # What the status says stays until there is something else to say.
+                view=before,
+                last_scale_time=before.status.last_scale_time if before is not None else None,
             )
         return state
 
