@@ -25,7 +25,7 @@ async def deaf(cluster, operator):
         "--operator-namespace=prfaas-system",
     ]  # fmt: skip
     options, _ = main.parse(arguments)
-    options = replace(options, resync_s=0.1)
+    options = replace(options, resync_s=0.5)
     found = Hub(options, await hub_configuration(Path(cluster.admin_kubeconfig)), None, Metrics())
     await found.start()
     yield found, namespace
