@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -13,10 +12,10 @@ from kubernetes.aio.client import ApiClient, Configuration
 from prfaas_operator import api
 from prfaas_operator.children.metadata import OWNER_ANNOTATION
 from prfaas_operator.clusters.api import ApiError, ClusterApi, FencedError
-from prfaas_operator.clusters.cache import resource_version
 from prfaas_operator.clusters.fleet import Fleet
 from prfaas_operator.clusters.member import Member
-from prfaas_operator.clusters.resources import BY_KIND, OWN, POD, Resource
+from prfaas_operator.clusters.resources import POD, Resource
+from prfaas_operator.comparison import Comparison
 from prfaas_operator.configuration.archive import SnapshotArchive
 from prfaas_operator.configuration.publisher import Publisher
 from prfaas_operator.configuration.server import ConfigurationServer
@@ -47,9 +46,6 @@ _RECONCILERS = {
     api.KVLink.__name__: links.reconcile,
     api.InferenceRoute.__name__: routes.reconcile,
 }
-
-# What a watch gets to bring a change that a list has shown, seconds.
-_GRACE_S = 2.0
 
 
 class Hub:
@@ -104,26 +100,30 @@ class Hub:
         self._server = ConfigurationServer(
             store, fleet, self.context.publisher, metrics, self._tls, host=options.host, port=options.grpc_port
         )
+        self._comparison = Comparison(
+            hub, store, self.observe, metrics, namespaces=options.watched_namespaces, interval_s=options.resync_s
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._brief: set[asyncio.Task[None]] = set()
-        self._synced_at_s = time.monotonic()
-        self._stale_rounds = 0  # comparisons in a row that found missed changes
+        self._broken: str | None = None
 
     async def start(self) -> None:
         """Read what is there, and begin to work on it."""
         await self.context.ledger.load()
         self._metrics.orphans.set(len(self.context.ledger))
-        await self._compare(first=True)
+        await self._comparison.fill()
         self.context.queue.start()
         await self._server.start()
         loops = (
             ("events", self.context.events.run()),
             ("autoscaling", self.context.scaler.run()),
             ("links", self.context.links.run()),
-            ("comparison", self._keep_comparing()),
+            ("comparison", self._comparison.run()),
             ("certificates", self._tls.watch()),
         )
         self._tasks = [asyncio.create_task(loop, name=name) for name, loop in loops]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
         self._metrics.leading.set(1)
 
     async def stop(self) -> None:
@@ -140,14 +140,8 @@ class Hub:
             await self._client.close()
 
     def fault(self) -> str | None:
-        """Return what a restart would mend, or None. That a member is away is no fault of this process."""
-        silent_s = time.monotonic() - self._synced_at_s
-        # The hub itself being away is no fault of this process either; the Lease sees to that.
-        if self._stale_rounds >= 2:
-            return "the watch of the hub misses changes"
-        if silent_s > 10 * self._options.resync_s:
-            return f"the hub was not compared for {silent_s:.0f} s"
-        return None
+        """Return what a restart would mend, or None. That a member, or the hub, is away is no fault of this process."""
+        return self._broken or self._comparison.fault()
 
     async def connection(self) -> kopf.ConnectionInfo:
         """Return how Kopf reaches the hub: as everything else does."""
@@ -253,62 +247,16 @@ class Hub:
         if stored is not None:
             self.context.events.record(stored, EventType.NORMAL, "Scaled", f"{before} to {after} replicas: {why}")
 
-    async def _keep_comparing(self) -> None:
-        while True:
-            await asyncio.sleep(self._options.resync_s)
-            try:
-                await self._compare(first=False)
-            except ApiError as error:
-                _log.warning("hub not compared", error=str(error))
-
-    async def _compare(self, *, first: bool) -> None:
-        """Take the hub's objects as a list shows them.
-
-        At the start this fills the store. Later it finds what the watches have missed, should one have died in silence: the
-        change is taken, so nothing stays undone, and counted, so that somebody looks into it.
-        """
-        missed = 0
-        for resource in OWN:
-            for namespace in self._options.watched_namespaces or (None,):
-                known = {
-                    ref: self.context.store.get(ref)
-                    for ref in self.context.store.refs((resource.kind,))
-                    if namespace is None or ref.namespace == namespace
-                }
-                items, _ = await self.context.hub.list(resource, namespace)
-                for item in items:
-                    ref = Ref.of(item)
-                    before = known.pop(ref, None)
-                    # What changed while the list was made, the watch is about to bring.
-                    behind = before is None or resource_version(before.body) < resource_version(item)
-                    if behind and not first and not await self._caught_up(ref, item):
-                        self._missed(ref)
-                        missed += 1
-                    self.observe(None, item)
-                for ref, stored in known.items():
-                    if stored is None or await self.context.hub.get(BY_KIND[ref.kind], ref.namespace, ref.name):
-                        continue
-                    await asyncio.sleep(_GRACE_S)
-                    if self.context.store.get(ref) is stored:
-                        self._missed(ref)
-                        missed += 1
-                        self.observe("DELETED", dict(stored.body))
-        self._stale_rounds = self._stale_rounds + 1 if missed else 0
-        self._synced_at_s = time.monotonic()
-
-    async def _caught_up(self, ref: Ref, item: Mapping[str, Any]) -> bool:
-        await asyncio.sleep(_GRACE_S)
-        now = self.context.store.get(ref)
-        return now is not None and resource_version(now.body) >= resource_version(item)
-
-    def _missed(self, ref: Ref) -> None:
-        _log.error("the watch missed a change", object=str(ref))
-        self._metrics.missed_events.labels(ref.kind).inc()
-
     async def _keep(self, route: Ref, snapshot: pb.Snapshot) -> None:
         stored = self.context.store.get(route)
         if stored is not None:
             await self.context.archive.keep(stored.uid, snapshot)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Notice a loop that ended: each runs until it is cancelled."""
+        if not task.cancelled():
+            self._broken = f"the loop for {task.get_name()} has ended"
+            _log.error("a loop has ended", loop=task.get_name(), exc_info=task.exception())
 
     def _may_write(self) -> bool:
         return self._lease is None or self._lease.held

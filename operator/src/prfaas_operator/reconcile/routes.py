@@ -1,85 +1,32 @@
 """InferenceRoute: the routers, what they are told, and whether they have it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from prfaas_core import compatibility
-from prfaas_core.errors import CoreError
-from prfaas_core.profiles import Profile
 from prfaas_operator import api
 from prfaas_operator.api.conditions import ConditionType, Reason
-from prfaas_operator.api.inference_route import (
-    BandwidthMode,
-    ConfigurationStatus,
-    Placement,
-    RouterStatus,
-)
-from prfaas_operator.api.kv_link import Bandwidth
+from prfaas_operator.api.inference_route import Placement
 from prfaas_operator.children.config_map import build_router_files
 from prfaas_operator.children.deployment import build_router_deployment
 from prfaas_operator.children.disruption_budget import build_disruption_budget
 from prfaas_operator.children.merging import TemplateError
 from prfaas_operator.children.metadata import identity_labels
-from prfaas_operator.children.router import RouterWorkload
+from prfaas_operator.children.router import RouterWorkload, router_name
 from prfaas_operator.children.service import build_router_service
 from prfaas_operator.children.service_account import build_service_account
-from prfaas_operator.clusters.resources import DEPLOYMENT, POD
+from prfaas_operator.clusters.resources import DEPLOYMENT
 from prfaas_operator.configuration import snapshot as snapshots
 from prfaas_operator.configuration import threshold as thresholds
 from prfaas_operator.configuration.publisher import REMEMBER_S, RouterReport
-from prfaas_operator.configuration.snapshot import LinkView, PoolView, RouteView
+from prfaas_operator.configuration.snapshot import RouteView
 from prfaas_operator.events import EventType
 from prfaas_operator.objects import Stored
 from prfaas_operator.reconcile import deletion, pools
 from prfaas_operator.reconcile.children import ChildError
-from prfaas_operator.reconcile.context import Context, now
-from prfaas_operator.status import Conditions, previous
+from prfaas_operator.reconcile.context import Context
+from prfaas_operator.reconcile.resolution import Pool, ResolutionError, Resolved, bandwidth, resolve
+from prfaas_operator.reconcile.route_status import RouterPods, route_status
 
 RETRY_S = 5.0
-
-
-class ResolutionError(Exception):
-    """The route cannot be programmed as it is; the routers keep what they have."""
-
-    def __init__(self, reason: Reason, message: str, *, stalled: bool = True) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-        self.stalled = stalled
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """A pool of a route with what belongs to it."""
-
-    stored: Stored
-    model: api.Pool
-    profile_spec: Mapping[str, Any]
-    view: PoolView
-    desired: int
-
-    @property
-    def ready(self) -> int | None:
-        return len(self.view.workers) if self.view.workers is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A prefill pool that is not part of the configuration, and why."""
-
-    reason: Reason
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """A route with the pools and links it can use."""
-
-    decode: Pool
-    local: Pool | None
-    remote: tuple[tuple[Pool, Stored, api.KVLink], ...]
-    left_out: tuple[LeftOut, ...]
 
 
 async def reconcile(context: Context, stored: Stored) -> float | None:
@@ -138,123 +85,13 @@ async def _restore(context: Context, stored: Stored) -> None:
     context.queue.add_after(stored.ref, REMEMBER_S)
 
 
-def resolve(context: Context, stored: Stored, route: api.InferenceRoute) -> Resolved:
-    """Return the pools and links of a route that can work together.
-
-    Raises `ResolutionError` when not even decoding is possible; prefill pools that do not fit are left out.
-    """
-    ref, spec = stored.ref, route.spec
-    decode = _pool(context, api.DecodePool, ref.namespace, spec.decode_pool_ref.name, "spec.decodePoolRef")
-    if decode.view.profile.model != spec.model:
-        raise ResolutionError(
-            Reason.MODEL_MISMATCH,
-            f"spec.model is {spec.model!r}, and the profile of decode pool {decode.view.name} is for "
-            f"{decode.view.profile.model!r}; name a pool of this model",
-        )
-    left_out: list[LeftOut] = []
-    local: Pool | None = None
-    if spec.local_prefill_pool_ref is not None:
-        try:
-            found = _prefill(context, decode, spec.local_prefill_pool_ref.name, "spec.localPrefillPoolRef")
-            if found.view.cluster != decode.view.cluster:
-                raise ResolutionError(
-                    Reason.CLUSTER_MISMATCH,
-                    f"local prefill pool {found.view.name} is in cluster {found.view.cluster}, the decode pool in "
-                    f"{decode.view.cluster}; make it a remote pool",
-                )
-            local = found
-        except ResolutionError as error:
-            left_out.append(LeftOut(error.reason, error.message))
-    remote: list[tuple[Pool, Stored, api.KVLink]] = []
-    for reference in spec.remote_prefill_pool_refs:
-        try:
-            found = _prefill(context, decode, reference.name, "spec.remotePrefillPoolRefs")
-            link = _link(context, found, decode)
-            remote.append((found, *link))
-        except ResolutionError as error:
-            left_out.append(LeftOut(error.reason, error.message))
-    return Resolved(decode, local, tuple(remote), tuple(left_out))
-
-
-def _prefill(context: Context, decode: Pool, name: str, field: str) -> Pool:
-    found = _pool(context, api.PrefillPool, decode.view.namespace, name, field)
-    different = compatibility.differences(decode.profile_spec, found.profile_spec)
-    if different:
-        raise ResolutionError(
-            Reason.FINGERPRINTS_DIFFER,
-            f"prefill pool {name} cannot hand KV to decode pool {decode.view.name}: "
-            + "; ".join(f"{entry.field} is {entry.right!r} there and {entry.left!r} here" for entry in different),
-        )
-    return found
-
-
-def _pool(context: Context, kind: type[api.Pool], namespace: str, name: str, field: str) -> Pool:
-    found = context.store.model(kind, namespace, name)
-    if found is None:
-        raise ResolutionError(
-            Reason.POOL_NOT_FOUND, f"{field}: no {kind.__name__} {name} in namespace {namespace}; make it"
-        )
-    stored, model = found
-    profile = context.store.model(api.ModelProfile, namespace, model.spec.profile_ref.name)
-    if profile is None:
-        raise ResolutionError(
-            Reason.PROFILE_NOT_FOUND, f"{kind.__name__} {name}: no ModelProfile {model.spec.profile_ref.name}; make it"
-        )
-    spec = profile[0].body["spec"]
-    try:
-        core, fingerprint = Profile.from_spec(spec), compatibility.kv_fingerprint(spec)
-    except CoreError as error:
-        raise ResolutionError(Reason.INVALID_SPEC, f"ModelProfile {model.spec.profile_ref.name}: {error}") from error
-    member = context.member(namespace, model.spec.cluster_ref.name)
-    workers = None
-    if member is not None and member.cache.listed((POD,)):
-        workers = snapshots.ready_workers(member.cache.all(POD), stored.uid)
-    view = PoolView(
-        namespace=namespace,
-        name=name,
-        cluster=model.spec.cluster_ref.name,
-        profile=core,
-        connector=str(profile[1].spec.kv.connector.name),
-        kv_fingerprint=fingerprint,
-        http_port=model.spec.ports.http,
-        kv_port=model.spec.ports.kv,
-        workers=workers,
-    )
-    return Pool(stored, model, spec, view, pools.desired_replicas(context, stored, model))
-
-
-def _link(context: Context, remote: Pool, decode: Pool) -> tuple[Stored, api.KVLink]:
-    source, target = remote.view.cluster, decode.view.cluster
-    if source == target:
-        raise ResolutionError(
-            Reason.CLUSTER_MISMATCH,
-            f"remote prefill pool {remote.view.name} is in cluster {source}, as the decode pool is; make it the local one",
-        )
-    links = [
-        (stored, link)
-        for stored, link in context.store.models(api.KVLink, decode.view.namespace)
-        if (link.spec.from_cluster_ref.name, link.spec.to_cluster_ref.name) == (source, target) and not stored.deleting
-    ]
-    if not links:
-        raise ResolutionError(
-            Reason.LINK_NOT_FOUND,
-            f"remote prefill pool {remote.view.name}: no KVLink leads from cluster {source} to {target}; make one",
-        )
-    if len(links) > 1:
-        names = ", ".join(stored.ref.name for stored, _ in links)
-        raise ResolutionError(
-            Reason.LINK_AMBIGUOUS, f"KVLinks {names} all lead from cluster {source} to {target}; delete all but one"
-        )
-    return links[0]
-
-
 def _unsettled(context: Context, resolved: Resolved) -> bool:
     """Return whether a cluster of the route was neither read nor found to be away yet.
 
     Right after a start this keeps the first snapshot from being made of clusters that would be read a moment later.
     """
-    for pool in (resolved.decode, resolved.local, *(entry[0] for entry in resolved.remote)):
-        member = context.member(pool.view.namespace, pool.view.cluster) if pool is not None else None
+    for pool in resolved.pools():
+        member = context.member(pool.view.namespace, pool.view.cluster)
         if member is not None and not member.settled:
             return True
     return False
@@ -266,28 +103,13 @@ def _threshold(context: Context, stored: Stored, route: api.InferenceRoute, reso
         route.spec.policy.threshold,
         decode=_side(resolved.decode),
         local=_side(resolved.local) if resolved.local is not None else None,
-        remote=tuple(
-            (_side(pool), link.spec.capacity_gbps * 1e9 * link.spec.share) for pool, _, link in resolved.remote
-        ),
+        remote=tuple((_side(remote.pool), remote.usable_bps) for remote in resolved.remote),
         before=newest.policy.threshold_tokens if newest is not None else None,
     )
 
 
 def _side(pool: Pool) -> thresholds.Side:
     return thresholds.Side(pool.view.profile, pool.desired, pool.ready)
-
-
-def bandwidth(route: api.InferenceRoute, links: Sequence[api.KVLink]) -> Bandwidth:
-    """Return which rule holds. `Auto` is scarce as soon as one link is, and for links that were not measured yet: a
-    wrong guess then costs a cache hit, and not the link."""
-    match route.spec.policy.bandwidth:
-        case BandwidthMode.SCARCE:
-            return Bandwidth.SCARCE
-        case BandwidthMode.ABUNDANT:
-            return Bandwidth.ABUNDANT
-    if links and all(link.status.bandwidth is Bandwidth.ABUNDANT for link in links):
-        return Bandwidth.ABUNDANT
-    return Bandwidth.SCARCE
 
 
 async def _publish(
@@ -299,22 +121,10 @@ async def _publish(
         name=ref.name,
         spec=route.spec,
         threshold_tokens=threshold.tokens,
-        bandwidth=bandwidth(route, [link for _, _, link in resolved.remote]),
+        bandwidth=bandwidth(route, resolved),
         decode=resolved.decode.view,
         local_prefill=resolved.local.view if resolved.local is not None else None,
-        remote_prefill=tuple(
-            (
-                pool.view,
-                LinkView(
-                    namespace=ref.namespace,
-                    name=link_stored.ref.name,
-                    capacity_bps=link.spec.capacity_gbps * 1e9,
-                    share=link.spec.share,
-                    translation=link.spec.address_translation,
-                ),
-            )
-            for pool, link_stored, link in resolved.remote
-        ),
+        remote_prefill=tuple((remote.pool.view, remote.link_view) for remote in resolved.remote),
     )
     await context.publisher.publish(ref, snapshots.build(view, context.publisher.newest(ref)))
     context.metrics.configuration_version.labels(ref.namespace, ref.name).set(context.publisher.version(ref))
@@ -381,137 +191,27 @@ async def _write(
         threshold=threshold,
         version=context.publisher.version(stored.ref),
         reports=context.publisher.reports(stored.ref),
-        routers_expected=_expected(context, stored, route, resolved),
+        pods=_routers(context, stored, route, resolved),
     )
     _count(context, stored, status)
     if await context.write_status(stored, status):
         _announce(context, stored, route, status)
 
 
-def _expected(
+def _routers(
     context: Context, stored: Stored, route: api.InferenceRoute | None, resolved: Resolved | None
-) -> tuple[int, int | None]:
-    """Return how many routers there should be, and how many pods of them are ready (None: unknown)."""
+) -> RouterPods:
     if route is None or resolved is None:
-        return 0, None
+        return RouterPods(0, None)
     decode = resolved.decode
     if route.spec.router.placement is Placement.SIDECAR:
-        return decode.desired, decode.ready
+        return RouterPods(decode.desired, decode.ready)
     member = context.member(stored.ref.namespace, decode.view.cluster)
     if member is None or not member.cache.listed((DEPLOYMENT,)):
-        return route.spec.router.replicas, None
-    deployment = member.cache.get(DEPLOYMENT, f"{stored.ref.name}-router")
+        return RouterPods(route.spec.router.replicas, None)
+    deployment = member.cache.get(DEPLOYMENT, router_name(stored.ref.name))
     ready = int(((deployment or {}).get("status") or {}).get("readyReplicas", 0))
-    return route.spec.router.replicas, ready
-
-
-def route_status(
-    stored: Stored,
-    route: api.InferenceRoute | None,
-    *,
-    fault: ResolutionError | None,
-    resolved: Resolved | None,
-    threshold: thresholds.Threshold | None,
-    version: int,
-    reports: Sequence[RouterReport],
-    routers_expected: tuple[int, int | None],
-) -> api.InferenceRouteStatus:
-    """Return the status of a route."""
-    before = route.status if route is not None else api.InferenceRouteStatus()
-    conditions = Conditions(stored.generation, now())
-    expected, routers_ready = routers_expected
-    routers = tuple(
-        RouterStatus(
-            name=report.name,
-            cluster=report.cluster,
-            version=report.version,
-            acknowledged=report.version == version and version > 0,
-            message=report.refusal if report.refused_version == version else "",
-        )
-        for report in reports
-    )
-    acknowledged = sum(router.acknowledged for router in routers)
-    refusals = [router for router in routers if router.message]
-    if refusals:
-        message = "; ".join(f"{router.name}: {router.message}" for router in refusals)
-        programmed, why = (False, Reason.CONFIGURATION_REFUSED), f"version {version} is refused by {message}"
-    elif version > 0 and acknowledged >= expected > 0 and acknowledged == len(routers):
-        programmed, why = (True, Reason.ROUTERS_ACKNOWLEDGED), f"{acknowledged} routers serve version {version}"
-    else:
-        programmed, why = (
-            (False, Reason.ROUTERS_PENDING),
-            f"{acknowledged} of {max(expected, len(routers))} routers serve version {version}",
-        )
-    conditions.set(ConditionType.PROGRAMMED, *programmed, why)
-    _set_compatible(conditions, resolved)
-    _conclude(conditions, fault, resolved, routers_ready, programmed=programmed[0], why=(programmed[1], why))
-    return api.InferenceRouteStatus(
-        observed_generation=stored.generation,
-        conditions=conditions.merge(previous(route)),
-        threshold_tokens=threshold.tokens if threshold is not None else before.threshold_tokens,
-        threshold_source=threshold.source if threshold is not None else before.threshold_source,
-        threshold_why=threshold.why if threshold is not None else before.threshold_why,
-        bandwidth=(
-            bandwidth(route, [link for _, _, link in resolved.remote])
-            if route is not None and resolved is not None
-            else before.bandwidth
-        ),
-        predicted_requests_per_second=threshold.requests_per_second if threshold is not None else None,
-        configuration=ConfigurationStatus(version=version, routers=routers) if version > 0 or routers else None,
-        routers_ready=f"{acknowledged}/{max(expected, len(routers))}",
-    )
-
-
-def _set_compatible(conditions: Conditions, resolved: Resolved | None) -> None:
-    if resolved is None:
-        conditions.set(ConditionType.COMPATIBLE, None, Reason.PENDING, "the pools could not be compared")
-        return
-    different = [entry for entry in resolved.left_out if entry.reason is Reason.FINGERPRINTS_DIFFER]
-    if different:
-        text = "; ".join(entry.message for entry in different)
-        conditions.set(ConditionType.COMPATIBLE, False, Reason.FINGERPRINTS_DIFFER, text)
-    else:
-        text = "all pools in use have one KV fingerprint"
-        conditions.set(ConditionType.COMPATIBLE, True, Reason.FINGERPRINTS_EQUAL, text)
-
-
-def _conclude(
-    conditions: Conditions,
-    fault: ResolutionError | None,
-    resolved: Resolved | None,
-    routers_ready: int | None,
-    *,
-    programmed: bool,
-    why: tuple[Reason, str],
-) -> None:
-    if fault is not None or resolved is None:
-        reason = fault.reason if fault is not None else Reason.PENDING
-        message = fault.message if fault is not None else "nothing was observed yet"
-        stalled = fault is not None and fault.stalled
-        unknown = reason is Reason.CLUSTER_UNREACHABLE
-        conditions.conclude(
-            ready=None if unknown else False,
-            reason=reason,
-            message=message + ("; routers keep what they have" if unknown else ""),
-            reconciling=not stalled,
-            stalled=stalled,
-        )
-        return
-    if resolved.left_out:
-        message = "; ".join(entry.message for entry in resolved.left_out)
-        conditions.conclude(ready=False, reason=resolved.left_out[0].reason, message=message, stalled=True)
-    elif not resolved.decode.ready:
-        name = resolved.decode.view.name
-        conditions.conclude(
-            ready=False, reason=Reason.NO_READY_DECODE, message=f"no worker of {name} is ready", reconciling=True
-        )
-    elif not routers_ready:
-        conditions.conclude(ready=False, reason=Reason.NO_READY_ROUTER, message="no router is ready", reconciling=True)
-    elif not programmed:
-        refused = why[0] is Reason.CONFIGURATION_REFUSED
-        conditions.conclude(ready=False, reason=why[0], message=why[1], reconciling=not refused, stalled=refused)
-    else:
-        conditions.conclude(ready=True, reason=Reason.AVAILABLE, message=why[1])
+    return RouterPods(route.spec.router.replicas, ready)
 
 
 def _count(context: Context, stored: Stored, status: api.InferenceRouteStatus) -> None:
