@@ -108,6 +108,8 @@ def test_a_member_dies_and_returns(tenant, operator, client, tmp_path):
         tenant.merge("PrefillPool/east-prefill", {"spec": {"replicas": 3}})
         tenant.wait("Deployment/east-prefill", lambda found: found["spec"]["replicas"] == 3, "is scaled meanwhile")
         tenant.delete("PrefillPool/doomed")
+        why = tenant.wait_reason("PrefillPool/doomed", "Ready", "Deleting")
+        assert why["message"].startswith("waits for cluster west, not beyond ")
         tenant.wait_gone("PrefillPool/doomed")
         ledger = client.get("ConfigMap", "prfaas-orphans", "prfaas-system")
         assert any('"name": "doomed"' in entry for entry in ledger["data"].values())

@@ -96,6 +96,7 @@ class Hub:
             events=EventRecorder(hub),
             metrics=metrics,
             ca_pem=self._tls.ca_pem,
+            gone=lambda body: self.observe("DELETED", dict(body)),
         )
         self._server = ConfigurationServer(
             store, fleet, self.context.publisher, metrics, self._tls, host=options.host, port=options.grpc_port

@@ -103,13 +103,23 @@ async def _finish(context: Context, stored: Stored) -> float | None:
     member = context.member(ref.namespace, ref.name)
     if not clean and member is not None and member.health.reachable:
         return _SWEEP_AGAIN_S
+    if not clean:
+        names = ", ".join(f"{orphan.kind} {orphan.name}" for orphan in context.ledger.of(ref.namespace, ref.name)[:5])
+        context.events.record(
+            stored, EventType.WARNING, Reason.DELETING, f"the cluster is let go with children of {names} left in it"
+        )
     await context.release(stored)
     return None
 
 
 def _users(context: Context, ref: Ref) -> Sequence[Ref]:
     """Return the objects with children in a cluster."""
-    found = {user for user in context.store.dependents(ref) if user.kind in POOL_KINDS}
+    found = set()
+    for pool in context.store.refs(POOL_KINDS):
+        stored = context.store.get(pool)
+        # By what was written and not by the model: a pool that cannot be read any more still has children.
+        if pool.namespace == ref.namespace and stored is not None and deletion.cluster_of(stored) == ref.name:
+            found.add(pool)
     for route in context.store.refs((api.InferenceRoute.__name__,)):
         if route.namespace != ref.namespace:
             continue

@@ -1,6 +1,6 @@
 """What every reconciliation has at hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -49,6 +49,7 @@ class Context:
     events: EventRecorder
     metrics: Metrics
     ca_pem: Callable[[], str]
+    gone: Callable[[Mapping[str, Any]], None]  # hears of an object that the operator itself found to be gone
 
     def touch(self, ref: Ref) -> None:
         """Have everything that reads an object looked at again."""
@@ -59,6 +60,11 @@ class Context:
         """Return the member of a MemberCluster, or None when there is no such object that can be read."""
         found = self.store.model(api.MemberCluster, namespace, name)
         return self.fleet.ensure(namespace, name, found[1].spec) if found is not None else None
+
+    def is_kept(self, kind: type[api.Resource], namespace: str, name: str) -> bool:
+        """Return whether an object carries the finalizer, so that it outlives what depends on it."""
+        stored = self.store.get(Ref(kind.__name__, namespace, name))
+        return stored is not None and FINALIZER in (stored.body["metadata"].get("finalizers") or ())
 
     async def write_status(self, stored: Stored, status: Status) -> bool:
         """Write a status if it differs from the one that is there; return whether it did.
@@ -81,13 +87,18 @@ class Context:
         return True
 
     async def release(self, stored: Stored) -> None:
-        """Take the finalizer away, so that the object's deletion goes on."""
+        """Take the finalizer away, so that the object's deletion goes on.
+
+        What waits for the deletion hears of it here: a watch that is interrupted at this moment never tells of it.
+        """
         finalizers = stored.body["metadata"].get("finalizers") or []
         if FINALIZER not in finalizers:
             return
         left = [name for name in finalizers if name != FINALIZER]
         await self._patch(stored, {"metadata": {"finalizers": left}})
         _log.info("released", object=str(stored.ref))
+        if not left:
+            self.gone(stored.body)
 
     async def _patch(self, stored: Stored, patch: dict[str, Any], subresource: str | None = None) -> None:
         ref = stored.ref
@@ -98,6 +109,7 @@ class Context:
             result = await self.hub.merge(BY_KIND[ref.kind], ref.namespace, ref.name, body, subresource=subresource)
         except ApiError as error:
             if error.not_found:
+                self.gone(stored.body)
                 return
             raise
         self.store.refresh(result)

@@ -60,7 +60,7 @@ def role_of(model: api.Pool) -> Role:
 async def reconcile(context: Context, stored: Stored) -> float | None:
     """Bring a pool's children to what its spec says, and its status to what is there."""
     if stored.deleting:
-        return await deletion.finish(context, stored, _cluster(stored))
+        return await deletion.finish(context, stored, deletion.cluster_of(stored))
     if await context.add_finalizer(stored):
         return 0.0
     model = stored.model
@@ -69,8 +69,9 @@ async def reconcile(context: Context, stored: Stored) -> float | None:
         return None
     ref = stored.ref
     member = context.member(ref.namespace, model.spec.cluster_ref.name)
-    if member is not None and not member.settled:
-        # Right after a start nothing is known of the cluster; what the status says stays until something is.
+    if member is not None and not (member.settled and context.is_kept(api.MemberCluster, ref.namespace, member.name)):
+        # Right after a start nothing is known of the cluster; what the status says stays until something is. And a
+        # MemberCluster without the finalizer could be gone before what is made in its cluster is removed again.
         return SETTLE_S
     desired: int | None = None
     wanted_revision: str | None = None
@@ -305,10 +306,6 @@ def _announce(context: Context, stored: Stored, before: api.Pool, after: api.Poo
         return
     healthy = is_true(after.conditions, ConditionType.READY) or is_true(after.conditions, ConditionType.RECONCILING)
     context.events.record(stored, EventType.NORMAL if healthy else EventType.WARNING, ready.reason, ready.message)
-
-
-def _cluster(stored: Stored) -> str:
-    return str(stored.body["spec"]["clusterRef"]["name"])
 
 
 def _no_cluster(model: api.Pool) -> str:
