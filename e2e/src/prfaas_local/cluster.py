@@ -3,92 +3,107 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import httpx
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from prfaas_local import binaries, processes
-from prfaas_local.certificates import Authority, Certificate, kubeconfig, private_key_pem
+from prfaas_local import binaries, flags, rights
+from prfaas_local.certificates import Authority, kubeconfig
+from prfaas_local.components import Component, Supervisor
+from prfaas_local.control_plane_files import write_control_plane_files
 from prfaas_local.errors import LocalClusterError
+from prfaas_local.network import API_SERVER_PORT, ETCD_PEER_PORT, ETCD_PORT, Network
+from prfaas_local.supervisor import Specification
 
+STORAGE_STAGE, API_STAGE, CLIENT_STAGE = 0, 1, 2
+"""Stages of a cluster's components: those of a higher stage use those of a lower one and are stopped first."""
 _POLL_S = 0.05
-# The endpoint controllers are off, because EndpointSlices refuse loopback addresses: the service proxy selects pods by
-# itself. The others have nothing to do without a cloud or without pod networks.
-_CONTROLLERS = (
-    "*,-nodeipam,-node-route-controller,-service-lb-controller,-cloud-node-lifecycle-controller,"
-    "-endpointslice-controller,-endpointslice-mirroring-controller,-endpoints-controller"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """The loopback ranges of one cluster; every octet is the second of 127.x.0.0/16.
-
-    Attributes:
-        control: address of the control plane's servers.
-        pods: of the pods' range.
-        services: of the Services' range.
-    """
-
-    control: str
-    pods: int
-    services: int
-
-    @property
-    def pod_cidr(self) -> str:
-        """The range of pod addresses."""
-        return f"127.{self.pods}.0.0/16"
-
-    @property
-    def service_cidr(self) -> str:
-        """The range of ClusterIPs."""
-        return f"127.{self.services}.0.0/16"
+# Collecting sooner than by default trades a little CPU for a lot of memory, of which three control planes take most.
+_GO_ENVIRONMENT = {"GOGC": "60"}
 
 
 class Cluster:
-    """One cluster.
+    """One cluster. Making the object starts nothing, so a cluster that runs is looked at through a new object too.
 
     Args:
-        name: for messages and folders.
+        name: for messages, folders and the kubeconfig's context.
         folder: for state, certificates and logs; made when missing.
         network: its loopback ranges.
-        mark: of all its processes; see `processes`.
+        supervisor: which owns its processes.
+        restart: whether its processes are started again when they end on their own.
     """
 
-    def __init__(self, name: str, folder: Path, network: Network, mark: str) -> None:
+    def __init__(
+        self, name: str, folder: Path, network: Network, supervisor: Supervisor, *, restart: bool = False
+    ) -> None:
         self.name = name
         self.folder = folder
         self.network = network
-        self._mark = mark
-        self._authority = Authority(f"{name}-ca")
-        self.server = f"https://{network.control}:6443"
-        self.children: dict[str, processes.Child] = {}
+        self._supervisor = supervisor
+        self._restart = restart
+        self.server = f"https://{self.in_cluster_address}"
 
     @property
     def in_cluster_address(self) -> str:
-        """HOST:PORT under which pods reach the API server."""
-        return f"{self.network.control}:6443"
+        """HOST:PORT under which pods reach the API server; its certificate is valid for the host."""
+        return f"{self.network.control}:{API_SERVER_PORT}"
 
     @property
     def admin_kubeconfig(self) -> Path:
         """A kubeconfig of a cluster administrator."""
         return self.folder / "admin.kubeconfig"
 
+    @cached_property
+    def children(self) -> dict[str, Component]:
+        """The components by the names of their programs."""
+        folder, network = self.folder, self.network
+        return {
+            "etcd": self.component("etcd", flags.etcd(self.name, folder, network), STORAGE_STAGE),
+            "kube-apiserver": self.component("kube-apiserver", flags.kube_apiserver(folder, network), API_STAGE),
+            "kube-controller-manager": self.component(
+                "kube-controller-manager", flags.kube_controller_manager(folder, network), CLIENT_STAGE
+            ),
+            "kube-scheduler": self.component("kube-scheduler", flags.kube_scheduler(folder, network), CLIENT_STAGE),
+        }
+
+    @property
+    def etcd(self) -> Component:
+        """The store."""
+        return self.children["etcd"]
+
+    @property
+    def apiserver(self) -> Component:
+        """The API server, to be killed and started again: its objects are in etcd."""
+        return self.children["kube-apiserver"]
+
+    def component(self, program: str, arguments: Sequence[str], stage: int) -> Component:
+        """Return a component of this cluster that runs one of the programs of `binaries`."""
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder), **_GO_ENVIRONMENT}
+        return self._supervisor.component(
+            Specification(
+                name=f"{self.name}/{program}",
+                command=[str(binaries.find(program)), *arguments],
+                environment=environment,
+                log=str(self.folder / "logs" / f"{program}.log"),
+                restart=self._restart,
+                stage=stage,
+            )
+        )
+
     def kubeconfig(self, user: str, groups: Sequence[str] = ()) -> bytes:
         """Return a kubeconfig with a client certificate for `user` in `groups`."""
-        return self._authority.kubeconfig(self.server, user, groups)
+        return self._authority.kubeconfig(self.server, user, groups, name=self.name)
 
     def token_kubeconfig(self, namespace: str, service_account: str, duration: str = "720h") -> bytes:
         """Return a kubeconfig with a token of a ServiceAccount."""
         token = self.kubectl("create", "token", service_account, f"--namespace={namespace}", f"--duration={duration}")
-        return kubeconfig(self.server, self._authority.certificate, {"token": token.strip()})
+        return kubeconfig(self.server, self._authority.certificate, {"token": token.strip()}, name=self.name)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run the real kubectl as administrator and return its output.
@@ -96,145 +111,96 @@ class Cluster:
         Raises:
             LocalClusterError: it failed; the message is kubectl's own.
         """
-        done = subprocess.run(
-            [str(binaries.find("kubectl")), f"--kubeconfig={self.admin_kubeconfig}", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        command = [str(binaries.find("kubectl")), f"--kubeconfig={self.admin_kubeconfig}", *arguments]
+        try:
+            done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=120)
+        except subprocess.TimeoutExpired as error:
+            raise LocalClusterError(f"kubectl {' '.join(arguments)}: no answer within {error.timeout:.0f} s") from None
         if done.returncode != 0:
             raise LocalClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
-    def start(self, progress: Callable[[str], None] = lambda _: None) -> None:
-        """Start etcd and the API server; `wait_ready` does the rest."""
-        self._write_files()
-        self._start(("etcd", "kube-apiserver"), progress)
+    def start(self) -> None:
+        """Start etcd and the API server; `wait_ready` does the rest.
 
-    def _start(self, names: Iterable[str], progress: Callable[[str], None] = lambda _: None) -> None:
-        for name in names:
-            if name not in self.children:
-                command: list[str | Path] = [binaries.find(name, progress), *self._arguments(name)]
-                # GOGC trades a little CPU for a lot less memory, of which three control planes take most.
-                environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder), "GOGC": "60"}
-                log = self.folder / "logs" / f"{name}.log"
-                self.children[name] = processes.Child(f"{self.name} {name}", command, log, environment, self._mark)
-            self.children[name].start()
+        Raises:
+            LocalClusterError: one of its ports is taken.
+        """
+        for port in (API_SERVER_PORT, ETCD_PORT, ETCD_PEER_PORT):
+            _check_free(self.network.control, port)
+        write_control_plane_files(self.folder, self._authority, self.network, self.name, self.server)
+        self.etcd.start()
+        self.apiserver.start()
 
-    def wait_ready(self, deadline_s: float = 60.0) -> None:
-        """Wait until the API server is ready, start what needs its RBAC, and wait until that works."""
+    def wait_ready(
+        self, deadline_s: float = 60.0, progress: Callable[[str], None] = lambda _: None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        """Wait until the API server is ready, start what needs its RBAC, and wait until that works.
+
+        Args:
+            deadline_s: of all of it.
+            progress: called with a line for each step.
+            cancelled: asked all the time; when it says so, waiting ends with an error.
+
+        Raises:
+            LocalClusterError: a component ended, the deadline passed, or waiting was cancelled.
+        """
         end_s = time.monotonic() + deadline_s
-        with httpx.Client(verify=self._client_context(), trust_env=False, timeout=5) as client:
-            self._until(lambda: client.get(f"{self.server}/readyz").status_code == 200, end_s, "the API server")
-            self._start(("kube-controller-manager", "kube-scheduler"))
-            path = f"{self.server}/api/v1/namespaces/default"
-            self._until(
-                lambda: (
-                    client.get(f"{path}/serviceaccounts/default").status_code == 200
-                    and client.get(f"{path}/configmaps/kube-root-ca.crt").status_code == 200
-                ),
-                end_s,
-                "the controller manager",
-            )
+        with self.client() as client:
+
+            def until(paths: Sequence[str], what: str) -> None:
+                self._until(lambda: all(client.get(path).is_success for path in paths), end_s, what, cancelled)
+                progress(f"{self.name}: {what} is ready")
+
+            until(["/readyz"], "API server")
+            rights.grant(client)
+            self.children["kube-controller-manager"].start()
+            self.children["kube-scheduler"].start()
+            namespace = "/api/v1/namespaces/default"
+            until([f"{namespace}/serviceaccounts/default", f"{namespace}/configmaps/kube-root-ca.crt"], "control plane")
+
+    def client(self) -> httpx.Client:
+        """Return an HTTP client of the API server as administrator, for use as a context manager."""
+        context = ssl.create_default_context(cadata=self._authority.certificate.decode())
+        context.load_cert_chain(self.folder / "pki" / "admin.crt", self.folder / "pki" / "admin.key")
+        return httpx.Client(base_url=self.server, verify=context, trust_env=False, timeout=5)
 
     def stop(self, grace_s: float = 5.0) -> None:
-        """Stop all processes, clients before servers."""
-        processes.stop_all(
-            (child for name, child in self.children.items() if name not in ("etcd", "kube-apiserver")), grace_s
-        )
-        processes.stop_all((child for name, child in self.children.items() if name == "kube-apiserver"), grace_s)
-        processes.stop_all(self.children.values(), grace_s)
+        """Stop all processes, clients before servers. State stays; `start` brings the cluster back."""
+        for name in ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"):
+            self.children[name].stop(grace_s)
 
-    def _until(self, condition: Callable[[], bool], end_s: float, what: str) -> None:
+    @cached_property
+    def _authority(self) -> Authority:
+        return Authority.kept(self.folder / "pki", f"{self.name}-ca")
+
+    def _until(self, condition: Callable[[], bool], end_s: float, what: str, cancelled: Callable[[], bool]) -> None:
         while True:
             try:
                 if condition():
                     return
             except httpx.TransportError:
                 pass
+            if cancelled():
+                raise LocalClusterError(f"waiting for the {what} of {self.name} was cancelled")
             for child in self.children.values():
                 child.check()
             if time.monotonic() > end_s:
                 tails = "\n".join(child.tail(4) for child in self.children.values())
                 raise LocalClusterError(
-                    f"{what} of {self.name} did not get ready; the logs are in {self.folder / 'logs'}:\n{tails}"
+                    f"the {what} of {self.name} did not get ready; the logs are in {self.folder / 'logs'}:\n{tails}"
                 )
             time.sleep(_POLL_S)
 
-    def _client_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cadata=self._authority.certificate.decode())
-        context.load_cert_chain(self.folder / "pki" / "admin.crt", self.folder / "pki" / "admin.key")
-        return context
 
-    def _write_files(self) -> None:
-        pki = self.folder / "pki"
-        pki.mkdir(parents=True, exist_ok=True)
-        first_service = f"127.{self.network.services}.0.1"
-        hosts = [
-            self.network.control,
-            first_service,
-            "localhost",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-        ]
-        signing = ec.generate_private_key(ec.SECP256R1())
-        public = signing.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        _write(pki / "ca.crt", self._authority.certificate)
-        _write(pki / "service-account.key", private_key_pem(signing))
-        _write(pki / "service-account.pub", public)
-        _write_pair(pki, "server", self._authority.server("kube-apiserver", hosts))
-        _write_pair(pki, "etcd", self._authority.server("etcd", [self.network.control]))
-        _write_pair(pki, "etcd-client", self._authority.client("kube-apiserver-etcd-client"))
-        _write_pair(pki, "admin", self._authority.client("admin", ["system:masters"]))
-        _write(self.admin_kubeconfig, self._authority.kubeconfig(self.server, "admin", ["system:masters"]))
-        for user in ("kube-controller-manager", "kube-scheduler"):
-            _write(self.folder / f"{user}.kubeconfig", self._authority.kubeconfig(self.server, f"system:{user}"))
-
-    def _arguments(self, name: str) -> Iterable[str]:
-        pki, control = self.folder / "pki", self.network.control
-        if name == "etcd":
-            return [
-                f"--name={self.name}", f"--data-dir={self.folder / 'etcd'}", "--unsafe-no-fsync", "--log-level=warn", "--enable-grpc-gateway=false",
-                f"--listen-client-urls=https://{control}:2379", f"--advertise-client-urls=https://{control}:2379",
-                f"--listen-peer-urls=http://{control}:2380", f"--initial-advertise-peer-urls=http://{control}:2380",
-                f"--initial-cluster={self.name}=http://{control}:2380", f"--cert-file={pki / 'etcd.crt'}",
-                f"--key-file={pki / 'etcd.key'}", "--client-cert-auth", f"--trusted-ca-file={pki / 'ca.crt'}",
-            ]  # fmt: skip
-        if name == "kube-apiserver":
-            return [
-                f"--etcd-servers=https://{control}:2379", f"--etcd-cafile={pki / 'ca.crt'}",
-                f"--etcd-certfile={pki / 'etcd-client.crt'}", f"--etcd-keyfile={pki / 'etcd-client.key'}",
-                f"--bind-address={control}", "--secure-port=6443", f"--tls-cert-file={pki / 'server.crt'}",
-                f"--tls-private-key-file={pki / 'server.key'}", f"--client-ca-file={pki / 'ca.crt'}",
-                "--authorization-mode=RBAC", f"--service-cluster-ip-range={self.network.service_cidr}",
-                "--service-account-issuer=https://kubernetes.default.svc", "--endpoint-reconciler-type=none",
-                f"--service-account-key-file={pki / 'service-account.pub'}", "--allow-privileged=true",
-                f"--service-account-signing-key-file={pki / 'service-account.key'}", "--profiling=false",
-                "--shutdown-delay-duration=0s",
-            ]  # fmt: skip
-        common = [
-            f"--kubeconfig={self.folder / f'{name}.kubeconfig'}", f"--authentication-kubeconfig={self.folder / f'{name}.kubeconfig'}",
-            f"--authorization-kubeconfig={self.folder / f'{name}.kubeconfig'}", f"--bind-address={control}",
-            "--leader-elect=false", "--profiling=false",
-        ]  # fmt: skip
-        if name == "kube-scheduler":
-            return common
-        return [
-            *common, f"--controllers={_CONTROLLERS}", "--use-service-account-credentials", f"--root-ca-file={pki / 'ca.crt'}",
-            f"--service-account-private-key-file={pki / 'service-account.key'}",
-        ]  # fmt: skip
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.touch(mode=0o600)
-    path.write_bytes(content)
-
-
-def _write_pair(folder: Path, name: str, pair: Certificate) -> None:
-    _write(folder / f"{name}.crt", pair.certificate)
-    _write(folder / f"{name}.key", pair.key)
+def _check_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise LocalClusterError(
+                f"{host}:{port} cannot be used: {error.strerror}. Another environment may run there: "
+                "stop it, or take another offset"
+            ) from error

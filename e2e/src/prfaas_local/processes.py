@@ -1,138 +1,93 @@
-"""Child processes that are always found again, and never mistaken for others.
+"""Processes of an environment, found by a mark that they carry and never mistaken for others.
 
-Each child is the leader of a process group of its own, logs into a file and carries `PRFAAS_LOCAL_ID` in its environment.
-Whatever it starts inherits the mark, so that `stop_marked` finds everything that belongs to an environment, also when the
-process that started it was killed.
+The supervisor of an environment has `PRFAAS_LOCAL_ID` in its environment and whatever it starts inherits it, so that all
+of them are found from /proc, also when everybody who knew their ids is dead. There is no list of process ids that could
+grow stale.
 """
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import os
+import select
 import signal
-import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prfaas_local.errors import LocalClusterError
-
 MARK = "PRFAAS_LOCAL_ID"
+"""The variable that carries the mark."""
 _POLL_S = 0.02
 
 
-class Child:
-    """One child process that can be started more than once."""
-
-    def __init__(
-        self, name: str, command: Sequence[str | Path], log: Path, environment: Mapping[str, str], mark: str
-    ) -> None:
-        self.name = name
-        self.log = log
-        self._command = [str(part) for part in command]
-        self._environment = {**environment, MARK: mark}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The process id while it runs."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
-
-    def start(self) -> None:
-        """Start the process, unless it runs."""
-        if self.pid is not None:
-            return
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                start_new_session=True,
-            )
-
-    def check(self) -> None:
-        """Raise `LocalClusterError` with the end of its log when the process has ended."""
-        if self._process is not None and self._process.poll() is not None:
-            raise LocalClusterError(f"{self.name} ended with status {self._process.returncode}:\n{self.tail()}")
-
-    def tail(self, lines: int = 15) -> str:
-        """Return the last lines of its log."""
-        try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-        except OSError:
-            return ""
-
-    def kill(self) -> None:
-        """Kill the process as a crash would, and wait for its end."""
-        self._signal(signal.SIGKILL)
-        self._wait(5.0)
-
-    def stop(self, grace_s: float) -> None:
-        """Ask the process to end, and kill its group when it has not within `grace_s`."""
-        self._signal(signal.SIGTERM)
-        if not self._wait(grace_s):
-            self._signal(signal.SIGKILL)
-            self._wait(5.0)
-
-    def terminate(self) -> None:
-        """Ask the process to end, without waiting."""
-        self._signal(signal.SIGTERM)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-
-    def _wait(self, seconds: float) -> bool:
-        if self._process is None:
-            return True
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-
-def stop_all(children: Iterable[Child], grace_s: float) -> None:
-    """Stop several processes at once."""
-    remaining = [child for child in children if child.pid is not None]
-    for child in remaining:
-        child.terminate()
-    deadline_s = time.monotonic() + grace_s
-    for child in remaining:
-        child.stop(max(0.0, deadline_s - time.monotonic()))
+def mark_of(folder: Path) -> str:
+    """Return the mark of the environment whose state is in `folder`; the folder need not exist any more."""
+    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
 
 
 def marked(mark: str) -> list[int]:
     """Return the ids of the processes that carry a mark, this one excepted."""
-    needle = f"{MARK}={mark}".encode()
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if needle in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-    return found
+    return [pid for pid in _others() if _carries(pid, mark)]
 
 
 def stop_marked(mark: str, grace_s: float) -> int:
-    """Stop every process that carries a mark; return how many there were.
+    """Stop every process that carries a mark, at the latest after `grace_s` by force; return how many there were."""
+    stopped = {pid for pid in _others() if _send(pid, mark, signal.SIGTERM)}
+    wait_gone(mark, grace_s)
+    # Again until there is none, because those that are still there may start others in between.
+    while killed := {pid for pid in _others() if _send(pid, mark, signal.SIGKILL)}:
+        stopped |= killed
+        time.sleep(_POLL_S)
+    return len(stopped)
 
-    Ids come from /proc together with the mark, moments before the signal, so that no foreign process is hit.
-    """
-    first = marked(mark)
-    for pid in first:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    deadline_s = time.monotonic() + grace_s
-    while marked(mark) and time.monotonic() < deadline_s:
+
+def wait_gone(mark: str, most_s: float) -> bool:
+    """Wait until no process carries a mark; return whether that came true in time."""
+    deadline_s = time.monotonic() + most_s
+    while marked(mark):
+        if time.monotonic() > deadline_s:
+            return False
         time.sleep(_POLL_S)
-    while left := marked(mark):
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(_POLL_S)
-    return len(first)
+    return True
+
+
+@contextmanager
+def opened(pid: int) -> Iterator[int | None]:
+    """Open a process: while the descriptor is held, `pid` means this process. None when there is no such process."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _send(pid: int, mark: str, number: signal.Signals) -> bool:
+    """Signal a process if it carries the mark, and none that has got its id meanwhile."""
+    with opened(pid) as descriptor:
+        if descriptor is None or not _carries(pid, mark) or _ended(descriptor):
+            return False
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, number)
+        return True
+
+
+def _ended(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0])
+
+
+def _carries(pid: int, mark: str) -> bool:
+    try:
+        return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def _others() -> Iterator[int]:
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            yield int(name)

@@ -1,32 +1,49 @@
-"""A running control plane for tests."""
+"""Running control planes for tests."""
 
 from __future__ import annotations
 
-import itertools
-import os
+import random
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prfaas_local import processes
-from prfaas_local.cluster import Cluster, Network
+from prfaas_local.cluster import Cluster
+from prfaas_local.components import Supervisor
+from prfaas_local.errors import LocalClusterError
+from prfaas_local.network import Network
 
-_numbers = itertools.count()
+_OCTETS = range(40, 126, 2)
 
 
 @contextmanager
 def control_plane(folder: Path, name: str = "test") -> Iterator[Cluster]:
-    """Start a control plane, and stop it in the end whatever happens.
+    """Start a control plane, and stop it in the end whatever happens, also when this process is killed."""
+    with free_network() as network:
+        supervisor = Supervisor(folder)
+        cluster = Cluster(name, folder, network, supervisor)
+        try:
+            supervisor.start()
+            cluster.start()
+            cluster.wait_ready()
+            yield cluster
+        finally:
+            # Nobody needs the state any more, so nothing gets time to write it.
+            supervisor.shutdown(grace_s=0)
 
-    The addresses come from the process id, so that test runs beside each other do not meet.
-    """
-    number, mark = next(_numbers), f"test-{os.getpid()}-{folder.name}"
-    network = Network(f"127.{200 + os.getpid() % 16}.{(os.getpid() >> 4) % 256}.{1 + number % 250}", 216, 217)
-    cluster = Cluster(name, folder, network, mark)
-    try:
-        cluster.start()
-        cluster.wait_ready()
-        yield cluster
-    finally:
-        cluster.stop()
-        processes.stop_marked(mark, grace_s=2)
+
+@contextmanager
+def free_network() -> Iterator[Network]:
+    """Reserve loopback ranges, so that test runs beside each other do not meet."""
+    octets = list(_OCTETS)
+    random.shuffle(octets)
+    for octet in octets:
+        with socket.socket(socket.AF_UNIX) as reservation:
+            try:
+                # An abstract address: the kernel forgets it with the process.
+                reservation.bind(f"\0prfaas-local-127.{octet}")
+            except OSError:
+                continue
+            yield Network(pods=octet, services=octet + 1)
+            return
+    raise LocalClusterError(f"all of 127.{_OCTETS.start}.0.0 to 127.{_OCTETS.stop}.0.0 is in use by tests")

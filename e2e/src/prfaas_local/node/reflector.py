@@ -35,6 +35,12 @@ class Reflector:
         """Call the listener for each change from now on. It must not block or raise."""
         self._listeners.append(listener)
 
+    def remember(self, item: Json) -> None:
+        """Take an object that was read directly, unless the copy is already newer."""
+        before = self.objects.get(key_of(item))
+        if before is None or int(before["metadata"]["resourceVersion"]) < int(item["metadata"]["resourceVersion"]):
+            self._replace(key_of(item), item)
+
     async def run(self) -> None:
         """Follow the objects until cancelled."""
         version: str | None = None
