@@ -72,6 +72,6 @@ def test_a_killed_api_server_comes_back_with_its_objects(cluster: Cluster) -> No
 def test_nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> None:
     with control_plane(tmp_path_factory.mktemp("leftovers")) as running:
         pids = {child.pid for child in running.children.values()}
-        mark = running._mark
+        mark = processes.mark_of(running.folder)
         assert pids <= set(processes.marked(mark))
     assert processes.marked(mark) == []
