@@ -7,10 +7,14 @@ The rule of every `Curve`, here once for the router, the planner, the simulator 
   has a time or size of zero;
 - above the last anchor: the last segment goes on. Prefill grows faster than a line, so far beyond the last anchor this
   errs low; profile up to the model's length.
+
+Anchors ascend in length and never fall in value: a measured curve that falls is noise, and is refused with the anchor
+that falls, so that whoever measured it decides which of the two to believe.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,6 +98,12 @@ class Curve:
             yield low, end, intercept, slope
             low, right = end, min(right + 1, last)
 
+    def pieces(self) -> tuple[tuple[float, float, float], ...]:
+        """Return `(end_tokens, intercept, slope)` of every linear piece in order; the last one ends at infinity."""
+        last = len(self.tokens) - 1
+        lines = ((self.tokens[right] if right < last else math.inf, *self._line(right)) for right in range(1, last + 1))
+        return ((self.tokens[0], self.values[0], 0.0), *lines)
+
     def scaled(self, factor: float) -> Curve:
         """Return the curve with every value multiplied by `factor`."""
         return Curve(self.tokens, tuple(value * errors.positive("factor", factor) for value in self.values), self.name)
@@ -174,6 +184,10 @@ class Profile:
                 "prefixCache.blockTokens", _optional(spec, "prefixCache", "blockTokens", 512), minimum=1
             ),
         )
+
+    def decode_rps(self, output_tokens: float) -> float:
+        """Return what one instance decodes: BS_max / (T_decode * L_out), equation (5), in requests/s."""
+        return self.decode_slots / (self.step_s * errors.positive("output_tokens", output_tokens))
 
     def kv_rate_bps(self, tokens: float) -> float:
         """Return Phi_kv(l) = S_kv(l) / T_prefill(l), equation (1), in bit/s."""
