@@ -1,0 +1,257 @@
+"""Our policy: where the request has its first token soonest, counting what it costs those who come later.
+
+For the best worker of each candidate (local prefill pool, remote pools, decode workers) it adds up
+
+1. the request's own time to first token: the work that the router has already sent to that worker, the service time of the
+   uncached part by that pool's curve, the transfer behind what is already on its way over the link, and the wait for a
+   decode slot, whichever ends last. Transfer and prefill overlap when KV is pushed, and follow each other when it is
+   fetched;
+2. what the work costs others on the shared worker and link (`prfaas_core.routing.prices`), and on a decode worker the
+   tokens that are held up while it prefills, each second for `DECODE_WEIGHT` of a second of a first token;
+
+and takes the least. The threshold is a prior only: it decides alone when a signal that the estimate needs is missing or
+stale (reasons of their own), when the mode keeps everything local, and for requests that cannot be split. A remote pool
+without a usable worker is `remote_unavailable` only if the threshold would have sent the request there.
+
+Ties go to the local pool, then to the decode worker, then to remote pools, then by name. It errs towards what it knows: the
+work of other routers is not in its backlogs, so that it takes their queues for shorter than they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from prfaas_core.profiles import Curve
+from prfaas_core.routing import paper
+from prfaas_core.routing.reasons import Destination, Mode, Reason
+from prfaas_core.routing.view import Decision, Link, Pool, Request, View, Worker
+from prfaas_core.routing.worker_choice import choose_worker
+
+DECODE_WEIGHT = 0.05
+"""Seconds of time to first token that one second of a held up decode stream counts for."""
+
+_NOTHING = (math.inf, math.inf)
+
+_SOONER = {
+    Destination.LOCAL_PREFILL: Reason.FINISHES_SOONER_LOCAL,
+    Destination.REMOTE_PREFILL: Reason.FINISHES_SOONER_REMOTE,
+    Destination.DECODE: Reason.FINISHES_SOONER_DECODE,
+}
+_PRICED = {
+    Destination.LOCAL_PREFILL: Reason.PRICE_LOCAL,
+    Destination.REMOTE_PREFILL: Reason.PRICE_REMOTE,
+    Destination.DECODE: Reason.PRICE_DECODE,
+}
+_MISSING = {
+    Reason.UNCACHED_WITHIN_THRESHOLD: Reason.SIGNALS_MISSING_WITHIN_THRESHOLD,
+    Reason.UNCACHED_ABOVE_THRESHOLD: Reason.SIGNALS_MISSING_ABOVE_THRESHOLD,
+}
+_STALE = {
+    Reason.UNCACHED_WITHIN_THRESHOLD: Reason.SIGNALS_STALE_WITHIN_THRESHOLD,
+    Reason.UNCACHED_ABOVE_THRESHOLD: Reason.SIGNALS_STALE_ABOVE_THRESHOLD,
+}
+
+
+def decide(request: Request, view: View) -> Decision:
+    """Return where the prefill and the decode of `request` run.
+
+    Raises:
+        NoDecodeWorkerError: the decode pool has no usable worker.
+    """
+    if request.ineligible is not None or view.mode is Mode.LOCAL_ONLY:
+        return paper.decide(request, view)
+    if _lacks_signals(view):
+        return _degraded(paper.decide(request, view), _MISSING)
+    if view.signals_age_s > view.stale_after_s:
+        return _degraded(paper.decide(request, view), _STALE)
+
+    total_tokens, now_s = request.total_tokens, view.now_s
+    decode_worker = paper.decode_worker_of(view)
+    slot_wait_s = _slot_wait_s(decode_worker, view)
+
+    best_cost_s = least_own_s = own_s = math.inf
+    destination = Destination.DECODE
+    pool: Pool | None = None
+    worker = decode_worker
+
+    local_pool = view.local_prefill
+    local: Worker | None = None
+    if local_pool is not None:
+        local, wait_s, service_s = _best_worker(local_pool, total_tokens, now_s)
+        if local is not None:
+            least_own_s = own_s = max(wait_s + service_s, slot_wait_s)
+            best_cost_s = own_s + (local_pool.price or 0.0) * service_s * (wait_s + service_s / 2)
+            destination, pool, worker = Destination.LOCAL_PREFILL, local_pool, local
+
+    if view.absorb or local is None:
+        absorber, absorbed_own_s, absorbed_cost_s = _best_decode_worker(view, total_tokens, needed=local is None)
+        if absorber is not None:
+            least_own_s = min(least_own_s, absorbed_own_s)
+            if absorbed_cost_s < best_cost_s:
+                best_cost_s, own_s = absorbed_cost_s, absorbed_own_s
+                destination, pool, worker = Destination.DECODE, None, absorber
+
+    remote_usable = False
+    for remote_pool in view.remote_prefill:
+        remote, wait_s, service_s = _best_worker(remote_pool, total_tokens, now_s)
+        link = remote_pool.link
+        if remote is None or link is None:
+            continue
+        remote_usable = True
+        arrival_s, link_cost_s = _transfer(
+            link, remote_pool.push, wait_s, service_s, total_tokens - decode_worker.cached_tokens
+        )
+        remote_own_s = max(arrival_s, slot_wait_s)
+        least_own_s = min(least_own_s, remote_own_s)
+        cost_s = remote_own_s + link_cost_s + (remote_pool.price or 0.0) * service_s * (wait_s + service_s / 2)
+        if cost_s < best_cost_s or (
+            cost_s == best_cost_s
+            and destination is Destination.REMOTE_PREFILL
+            and pool is not None
+            and remote_pool.name < pool.name
+        ):
+            best_cost_s, own_s = cost_s, remote_own_s
+            destination, pool, worker = Destination.REMOTE_PREFILL, remote_pool, remote
+
+    uncached_tokens = max(0, total_tokens - (worker.cached_tokens if pool is not None else decode_worker.cached_tokens))
+    if destination is Destination.REMOTE_PREFILL and view.mode is Mode.SHADOW:
+        return paper.here(
+            view, Reason.SHADOW_WOULD_BE_REMOTE, local, decode_worker, _uncached(total_tokens, local, decode_worker)
+        )
+    reason = (_SOONER if own_s <= least_own_s else _PRICED)[destination]
+    if destination is Destination.DECODE:
+        uncached_tokens = max(0, total_tokens - worker.cached_tokens)
+        if view.local_prefill is not None and local is None:
+            reason = Reason.LOCAL_PREFILL_UNAVAILABLE
+    if view.remote_prefill and not remote_usable and uncached_tokens > view.threshold_tokens:
+        reason = Reason.REMOTE_UNAVAILABLE
+    if pool is None:
+        return Decision(destination, reason, None, None, worker.name, worker.cached_tokens, uncached_tokens, own_s)
+    return Decision(
+        destination,
+        reason,
+        pool.name,
+        worker.name,
+        decode_worker.name,
+        worker.cached_tokens,
+        uncached_tokens,
+        own_s,
+    )
+
+
+def _lacks_signals(view: View) -> bool:
+    local = view.local_prefill if view.local_prefill is not None else view.decode
+    if local.prefill_s is None or local.price is None:
+        return True
+    for pool in view.remote_prefill:
+        if pool.prefill_s is None or pool.price is None or pool.link is None or pool.link.price is None:
+            return True
+    return False
+
+
+def _degraded(decision: Decision, reasons: dict[Reason, Reason]) -> Decision:
+    reason = reasons.get(decision.reason)
+    return decision if reason is None else replace(decision, reason=reason)
+
+
+def _uncached(total_tokens: int, local: Worker | None, decode_worker: Worker) -> int:
+    return max(0, total_tokens - (local if local is not None else decode_worker).cached_tokens)
+
+
+def _slot_wait_s(worker: Worker, view: View) -> float:
+    """Return the seconds until a decode slot is free, when those in front leave one after the other."""
+    slots = view.decode.slots
+    if slots == 0 or worker.load < slots:
+        return 0.0
+    return (worker.load - slots + 1) * view.decode_s / slots
+
+
+def _best_worker(pool: Pool, total_tokens: int, now_s: float) -> tuple[Worker | None, float, float]:
+    """Return the worker of a prefill pool with the least cost, its wait and its service time, seconds."""
+    curve = pool.prefill_s
+    if curve is None:
+        return None, 0.0, 0.0
+    cold: Worker | None = None
+    cold_until_s = math.inf
+    warm: list[Worker] | None = None
+    for worker in pool.workers:
+        if not worker.usable:
+            continue
+        if worker.cached_tokens:
+            warm = [worker] if warm is None else [*warm, worker]
+            continue
+        until_s = worker.busy_until_s
+        if until_s <= now_s:
+            until_s = now_s
+        if until_s < cold_until_s or (until_s == cold_until_s and (cold is None or worker.name < cold.name)):
+            cold, cold_until_s = worker, until_s
+    if warm is None:
+        return (cold, cold_until_s - now_s, curve(total_tokens)) if cold is not None else (None, 0.0, 0.0)
+    return _best_warm_worker(pool, curve, total_tokens, now_s, cold, warm)
+
+
+def _best_warm_worker(
+    pool: Pool, curve: Curve, total_tokens: int, now_s: float, cold: Worker | None, warm: list[Worker]
+) -> tuple[Worker | None, float, float]:
+    price = pool.price or 0.0
+    best: tuple[Worker | None, float, float] = (None, 0.0, 0.0)
+    best_key = (math.inf, "")
+    for worker in warm if cold is None else [*warm, cold]:
+        wait_s = max(0.0, worker.busy_until_s - now_s)
+        service_s = curve(max(1, total_tokens - worker.cached_tokens))
+        key = (wait_s + service_s + price * service_s * (wait_s + service_s / 2), worker.name)
+        if key < best_key:
+            best_key, best = key, (worker, wait_s, service_s)
+    return best
+
+
+def _best_decode_worker(view: View, total_tokens: int, *, needed: bool) -> tuple[Worker | None, float, float]:
+    """Return the decode worker that prefills at the least cost, its own time and the cost, seconds.
+
+    Without `needed` a worker without a free slot is passed over: what it would prefill could not decode there.
+    """
+    decode = view.decode
+    curve, slots = decode.prefill_s, decode.slots
+    if curve is None:
+        # Nothing is known about prefill here; it is the last resort only.
+        last = choose_worker(decode) if needed else None
+        return last, *_NOTHING
+    price = decode.price or 0.0
+    cold_s = curve(total_tokens)
+    best: Worker | None = None
+    best_key = (math.inf, "")
+    best_own_s = math.inf
+    for worker in decode.workers:
+        load = worker.load
+        if not worker.usable or (load >= slots and not needed):
+            continue
+        service_s = curve(max(1, total_tokens - worker.cached_tokens)) if worker.cached_tokens else cold_s
+        wait_s = worker.busy_until_s - view.now_s
+        if wait_s < 0.0:
+            wait_s = 0.0
+        own_s = wait_s + service_s
+        if load >= slots:
+            own_s = max(own_s, _slot_wait_s(worker, view))
+        cost_s = own_s + service_s * (price * (wait_s + service_s / 2) + DECODE_WEIGHT * load)
+        if cost_s < best_key[0] or (cost_s == best_key[0] and worker.name < best_key[1]):
+            best, best_key, best_own_s = worker, (cost_s, worker.name), own_s
+    return best, best_own_s, best_key[0]
+
+
+def _transfer(link: Link, push: bool, wait_s: float, service_s: float, tokens: int) -> tuple[float, float]:
+    """Return when the KV is there, seconds from now, and what it costs others on the link.
+
+    What is on its way now is drained until this request's transfer begins; what later requests put on the link is theirs
+    to count.
+    """
+    own_s = 8 * link.kv_bytes(max(1, tokens)) / link.capacity_bps
+    backlog_s = 8 * link.backlog_bytes / link.capacity_bps
+    prefilled_s = wait_s + service_s
+    if push:
+        backlog_s = max(0.0, backlog_s - wait_s)
+        arrival_s = max(prefilled_s, wait_s + backlog_s + own_s)
+    else:
+        backlog_s = max(0.0, backlog_s - prefilled_s)
+        arrival_s = prefilled_s + backlog_s + own_s
+    return arrival_s, (link.price or 0.0) * own_s * (backlog_s + own_s / 2)

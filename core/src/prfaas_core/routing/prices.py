@@ -1,0 +1,41 @@
+"""What a second of shared capacity costs the requests that come later.
+
+A request that adds T seconds of work to a queue with a backlog of W seconds delays everybody who arrives before that queue
+is empty again. For a queue with Poisson arrivals at rate lambda and utilisation rho, kept in order of arrival, the sum of
+those delays is exactly
+
+    lambda / (1 - rho) * (W * T + T^2 / 2)
+
+(the relative value function of the M/G/1 queue: Krishnan 1987; Ott and Krishnan 1992; Hyytia, Aalto and Penttinen 2012).
+`lambda / (1 - rho)` is the `price` here, in requests a second: what the planner knows. W and T are of the moment. The
+bigger the backlog gets, the more the product W * T outweighs a request's own delay, and choosing the least of W * T over
+the candidates keeps every queue bounded whenever any policy can (MaxWeight): with a wrong price the waits are longer, and
+the throughput is still the best. There a request goes remote when T_local / T_remote exceeds the ratio of the backlogs,
+which is a length threshold, because that quotient grows with length: the paper's partition, found without a search.
+"""
+
+from __future__ import annotations
+
+from prfaas_core import errors
+
+MOST_LOADED = 0.9
+"""Utilisation above which prices do not rise further: estimates of 1 - rho are not worth anything there."""
+
+
+def price(rate_rps: float, workers: float, utilisation: float) -> float:
+    """Return the price of a pool's work, requests a second for each worker over its free share.
+
+    Args:
+        rate_rps: requests a second that the pool serves.
+        workers: how many share them, above 0; 1 for a link.
+        utilisation: share of the time that each is busy, 0 or more.
+    """
+    errors.non_negative("rate_rps", rate_rps)
+    errors.positive("workers", workers)
+    errors.non_negative("utilisation", utilisation)
+    return rate_rps / workers / (1 - min(utilisation, MOST_LOADED))
+
+
+def delay_to_others_s(price: float, backlog_s: float, work_s: float) -> float:
+    """Return the seconds, summed over later requests, that `work_s` behind a backlog of `backlog_s` costs them."""
+    return price * work_s * (backlog_s + work_s / 2)
