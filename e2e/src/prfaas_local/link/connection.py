@@ -26,12 +26,12 @@ class Flow:
     """Bytes of one connection in one direction, from the end they are read at to the end they are written to."""
 
     __slots__ = (
-        "_blocked", "_closed", "_direction", "_ended", "_head_sent", "_in_flight_bytes", "_on_end", "_queue",
+        "_blocked", "_closed", "_direction", "_ended", "_head_sent", "_in_flight_bytes", "_on_end", "_opened", "_queue",
         "_reading", "_sink", "_source", "queued_bytes", "waiting",
     )  # fmt: skip
 
     def __init__(
-        self, direction: Direction, source: End, sink: End, on_end: Callable[[], None], *, reading: bool
+        self, direction: Direction, source: End, sink: End, on_end: Callable[[], None], *, opened: bool
     ) -> None:
         self.waiting = False
         self.queued_bytes = 0
@@ -39,7 +39,8 @@ class Flow:
         self._source = source
         self._sink = sink
         self._on_end = on_end
-        self._reading = reading
+        self._opened = opened
+        self._reading = True
         self._queue: deque[bytes] = deque()
         self._head_sent = 0
         self._in_flight_bytes = 0
@@ -48,22 +49,27 @@ class Flow:
         self._closed = False
 
     def offer(self, data: bytes) -> None:
-        """Queue bytes for the link; stop reading when enough wait."""
+        """Queue bytes for the link; stop reading when enough wait, or while they have nowhere to go."""
         if self._closed:
             return
         self._queue.append(data)
         self.queued_bytes += len(data)
-        if self.queued_bytes >= READ_AHEAD_BYTES and self._reading:
+        if self._reading and not (self._opened and self.queued_bytes < READ_AHEAD_BYTES):
             self._reading = False
             self._source.pause_reading()
         if self.ready():
             self._direction.enlist(self)
 
     def open(self) -> None:
-        """Read the source, if it is not read yet."""
-        if not self._reading and not self._ended and not self._closed:
-            self._reading = True
-            self._source.resume_reading()
+        """Let bytes onto the link: the sink is connected."""
+        if self._opened:
+            return
+        self._opened = True
+        if self.ready():
+            self._direction.enlist(self)
+        else:
+            self.taken()
+        self._read()
 
     def end(self) -> None:
         """Say that no bytes follow: the sink's stream ends after those that are queued."""
@@ -89,27 +95,27 @@ class Flow:
 
     def ready(self) -> bool:
         """Return whether there are bytes and the receiver takes more."""
-        return self.queued_bytes > 0 and not self._blocked and self._in_flight_bytes < WINDOW_BYTES
+        return (
+            self._opened and self.queued_bytes > 0 and not self._blocked and self._in_flight_bytes < WINDOW_BYTES
+        )  # fmt: skip
 
     def take(self, most_bytes: int) -> Data:
         """Return the next bytes, at most so many."""
-        head = self._queue[0]
-        start, stop = self._head_sent, min(len(head), self._head_sent + most_bytes)
-        data: Data = head if stop - start == len(head) else memoryview(head)[start:stop]
-        if stop == len(head):
-            self._queue.popleft()
-            self._head_sent = 0
-        else:
-            self._head_sent = stop
-        self.queued_bytes -= len(data)
-        self._in_flight_bytes += len(data)
+        # A turn is worth the same whether its bytes were read in one piece or in many.
+        pieces = [self._piece(most_bytes)]
+        size_bytes = len(pieces[0])
+        while size_bytes < most_bytes and self._queue:
+            pieces.append(self._piece(most_bytes - size_bytes))
+            size_bytes += len(pieces[-1])
+        self.queued_bytes -= size_bytes
+        self._in_flight_bytes += size_bytes
         if self.queued_bytes <= READ_AHEAD_BYTES // 2:
-            self.open()
-        return data
+            self._read()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def taken(self) -> None:
         """Send the end of the stream after the last bytes."""
-        if self._ended and not self.queued_bytes and not self._closed:
+        if self._ended and self._opened and not self.queued_bytes and not self._closed:
             self._direction.carry(self._deliver_end)
 
     def arrive(self, data: Data) -> None:
@@ -120,6 +126,21 @@ class Flow:
         self._sink.write(data)
         if self.ready():
             self._direction.enlist(self)
+
+    def _read(self) -> None:
+        if not self._reading and not self._ended and not self._closed:
+            self._reading = True
+            self._source.resume_reading()
+
+    def _piece(self, most_bytes: int) -> Data:
+        head = self._queue[0]
+        start, stop = self._head_sent, min(len(head), self._head_sent + most_bytes)
+        if stop == len(head):
+            self._queue.popleft()
+            self._head_sent = 0
+        else:
+            self._head_sent = stop
+        return head if stop - start == len(head) else memoryview(head)[start:stop]
 
     def _deliver_end(self) -> None:
         if not self._closed:
@@ -212,7 +233,7 @@ class Connection:
     """One connection over the link, from its being accepted at the near end until both ends are closed.
 
     The client's kernel sees it accepted at once. The round trip that a handshake over the link takes comes before its
-    first byte is read instead, and a refusal arrives as a reset.
+    first byte goes onto the link instead, and a refusal by the pod arrives as a reset.
     """
 
     def __init__(
@@ -234,8 +255,8 @@ class Connection:
         self._connecting: asyncio.Task[None] | None = None
         self.near = End(self._accepted, self._lost)
         self._far = End(self._open.add, self._lost)
-        self.near.outward = self._far.inward = Flow(to_pods, self.near, self._far, self._ended, reading=False)
-        self._far.outward = self.near.inward = Flow(from_pods, self._far, self.near, self._ended, reading=True)
+        self.near.outward = self._far.inward = Flow(to_pods, self.near, self._far, self._ended, opened=False)
+        self._far.outward = self.near.inward = Flow(from_pods, self._far, self.near, self._ended, opened=True)
 
     @property
     def queued_bytes(self) -> tuple[int, int]:
@@ -250,7 +271,6 @@ class Connection:
 
     def _accepted(self, near: End) -> None:
         self._open.add(near)
-        near.pause_reading()
         self._on_open(self)
         if not self._over:
             self._to_pods.carry(self._start_connecting)
