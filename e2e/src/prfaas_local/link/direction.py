@@ -71,10 +71,6 @@ class Direction:
         now_s = time.monotonic()
         self._state = state
         self._bucket.set_rate(state.capacity_bps, now_s)
-        for timer in (self._departure, self._arrival):
-            if timer is not None:
-                timer.cancel()
-        self._departure = self._arrival = None
         self._receive()
         self._send()
 
@@ -99,7 +95,9 @@ class Direction:
             self._schedule_arrival()
 
     def _send(self) -> None:
-        self._departure = None
+        if self._departure is not None:
+            self._departure.cancel()
+            self._departure = None
         # What a sender does with its turn may enlist another one; that one waits for its turn in this loop.
         if self._state.fault is Fault.STALL or self._sending:
             return
@@ -132,7 +130,9 @@ class Direction:
                 sender.waiting = False
 
     def _receive(self) -> None:
-        self._arrival = None
+        if self._arrival is not None:
+            self._arrival.cancel()
+            self._arrival = None
         if self._state.fault is Fault.STALL:
             return
         now_s = time.monotonic()
@@ -140,7 +140,7 @@ class Direction:
             _, size_bytes, action = self._line.popleft()
             self.in_flight_bytes -= size_bytes
             action()
-        if self._line:
+        if self._line and self._arrival is None:
             self._schedule_arrival()
 
     def _schedule_arrival(self) -> None:
