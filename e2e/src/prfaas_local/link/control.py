@@ -1,7 +1,7 @@
 """The HTTP API that shows and changes a link while it runs.
 
 `GET /state` and `PUT /state` speak `{"capacityBps", "delaySeconds", "fault"}`; fields that a PUT leaves out stay as they
-are. `GET /endpoints` lists what is listened on, `GET /ready` is 200 when that is what the pods ask for, and
+are, and its answer comes when the change is in effect. `GET /endpoints` lists what is listened on, `GET /ready` is 200 when that is what the pods ask for, and
 `GET /metrics` is for Prometheus.
 """
 
@@ -49,6 +49,7 @@ class _Control:
         except StateError as error:
             return _json({"error": str(error)}, status=400)
         self._link.configure(state)
+        await self._listeners.refresh()
         return _json(state.document())
 
     async def endpoints(self, _: web.Request) -> web.Response:

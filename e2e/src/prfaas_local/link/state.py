@@ -16,7 +16,7 @@ class Fault(enum.StrEnum):
 
     NONE = "none"
     CUT = "cut"
-    """Connections are reset, new ones too."""
+    """Connections are reset, new ones refused."""
     STALL = "stall"
     """Nothing arrives, connections stay open; everything goes on when the fault is over."""
 
