@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -78,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (kubeconfig.KubeconfigError, TranslationError, StateError, ValueError) as error:
         sys.stderr.write(f"prfaas-link: {error}\n")
         return 2
+    # Each connection takes two descriptors, and the usual soft limit of 1024 is soon reached.
+    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(credentials, translation, control, state))

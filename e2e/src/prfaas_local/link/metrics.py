@@ -41,9 +41,7 @@ class LinkCollector(Collector):
             waiting.add_metric([name], direction.waiting_senders)
             queued.add_metric([name], queued_bytes)
         yield from (carried, busy, flying, waiting, queued)
-        yield GaugeMetricFamily(
-            "link_capacity_bytes_per_second", "Capacity of each direction.", value=state.capacity_bps / 8
-        )
+        yield GaugeMetricFamily("link_capacity_bps", "Capacity of each direction in bits/s.", value=state.capacity_bps)
         yield GaugeMetricFamily("link_delay_seconds", "One-way propagation delay.", value=state.delay_s)
         yield GaugeMetricFamily("link_connections", "Connections that are open.", value=link.connections)
         yield CounterMetricFamily("link_accepted_connections", "Connections that were accepted.", value=link.accepted)
