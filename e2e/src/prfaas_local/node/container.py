@@ -69,13 +69,14 @@ class Container:
     async def run(self) -> None:
         """Start the container, and again as its restart policy says. Returns when it has ended for good."""
         try:
+            # It ended together with an earlier agent.
+            ended = isinstance(self.view.state, Terminated)
             while not self._stopping.is_set():
-                started_s = await self._start()
-                if started_s is None:
-                    continue
-                if not self._restarts():
-                    break
-                await self._back_off()
+                if ended:
+                    if not self._restarts():
+                        break
+                    await self._back_off()
+                ended = await self._start()
         finally:
             self.settled.set()
 
@@ -106,8 +107,8 @@ class Container:
         finally:
             launch.log.unlink(missing_ok=True)
 
-    async def _start(self) -> float | None:
-        """Run the container once, to its end. Return when it started; None when it could not be configured."""
+    async def _start(self) -> bool:
+        """Run the container once, to its end. Return False when it could not be configured."""
         clock = asyncio.get_running_loop().time
         self._retry.clear()
         try:
@@ -121,7 +122,7 @@ class Container:
                 await self._stopping.wait()
             else:
                 await sleep_until(self._retry, _CONFIGURATION_RETRY_S)
-            return None
+            return False
         started_s, started_at = clock(), now_timestamp()
         identity = f"process://{self._pod.object['metadata']['uid']}/{self.name}/{self._attempt}"
         try:
@@ -129,7 +130,7 @@ class Container:
         except (StartError, OSError) as error:
             self._event("Warning", "Failed", f"Error: {error}")
             self._terminated(Exit(128, None), started_at, identity, reason="StartError", message=str(error))
-            return started_s
+            return True
         process = self._process
         startup = any(item.kind is Kind.STARTUP for item in declared)
         self._become(
@@ -158,7 +159,7 @@ class Container:
         if exit_.code and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
             message = launch.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
         self._terminated(exit_, started_at, identity, message=message)
-        return started_s
+        return True
 
     def _terminated(self, exit_: Exit, started_at: str, identity: str, *, reason: str = "", message: str = "") -> None:
         state = Terminated(

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 _BUFFER_BYTES = 256 * 1024
 _LINGER_RESET = struct.pack("ii", 1, 0)
@@ -22,10 +23,9 @@ class Half(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("a stream transport is needed")
-        self.transport = transport
-        transport.set_write_buffer_limits(high=_BUFFER_BYTES)
+        # uvloop's transports have the interface and not the base class.
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes on."""
