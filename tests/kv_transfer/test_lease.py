@@ -72,3 +72,11 @@ def test_only_so_many_endings_are_remembered() -> None:
         table.offer(str(number), number, 0.0)
         table.end(str(number))
     assert [table.begin(str(number)) for number in range(5)] == [Refusal.UNKNOWN] * 3 + [Refusal.SPENT] * 2
+
+
+def test_an_id_in_use_is_not_offered_again() -> None:
+    table: LeaseTable[str] = LeaseTable(duration_s=10)
+    table.offer("r", "first", 0.0)
+    with pytest.raises(ValueError, match="request id r is in use"):
+        table.offer("r", "second", 0.0)
+    assert table.begin("r") == "first"

@@ -73,12 +73,22 @@ def test_arbitrary_messages_are_refused_in_words(body: bytes) -> None:
 
 @given(st.text(max_size=20), st.text(max_size=20), st.integers(0, 1 << 40), st.booleans())
 def test_messages_survive_the_wire(engine: str, request: str, have_tokens: int, push: bool) -> None:
-    message = ReadRequest(engine, "f", request, have_tokens, push)
+    message = ReadRequest(engine, "f", request, "c", have_tokens, push)
     encoded = wire.encode(message)
-    assert wire.message_length(encoded[:4]) == len(encoded) - 4
-    assert wire.decode_request(encoded[4:]) == message
+    header, body = encoded[: wire.MESSAGE_HEADER.size], encoded[wire.MESSAGE_HEADER.size :]
+    assert wire.message_length(header) == len(body)
+    assert wire.decode_request(wire.check_message(header, body)) == message
+
+
+@given(st.data())
+def test_a_changed_message_is_found(data: st.DataObject) -> None:
+    encoded = bytearray(wire.encode(ReadRequest("engine", "f", "request", "c", 16, push=False)))
+    encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
+    header, body = bytes(encoded[: wire.MESSAGE_HEADER.size]), bytes(encoded[wire.MESSAGE_HEADER.size :])
+    with pytest.raises(TransferError, match="damaged"):
+        wire.check_message(header, body)
 
 
 def test_a_huge_message_is_refused() -> None:
     with pytest.raises(TransferError, match="at most"):
-        wire.message_length(b"\xff\xff\xff\xff")
+        wire.message_length(b"\xff" * wire.MESSAGE_HEADER.size)

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from prfaas_core.profiles import Profile
+
 pytestmark = pytest.mark.slow
 
 PULL = {
@@ -40,14 +42,16 @@ def handover(prefill: Any, request_id: str = "r1", **body: Any) -> dict[str, Any
     return params
 
 
-def test_a_pull_handover_moves_the_bytes_of_the_profile(start_worker: Callable[..., Any]) -> None:
+def test_a_pull_handover_moves_the_bytes_of_the_profile(
+    start_worker: Callable[..., Any], profile: dict[str, Any]
+) -> None:
     prefill, decode = start_worker(), start_worker()
     params = handover(prefill)
     assert set(params) == KEYS
     answer = complete(decode, kv_transfer_params=params).json()
     assert answer["usage"]["completion_tokens"] == 5
-    expected_bytes = (200068301 + (5000 - 1024) * (323905126 - 200068301) / (8192 - 1024)) * 0.001
-    assert decode.metric("vllm:nixl_bytes_transferred_sum") == pytest.approx(expected_bytes, rel=1e-4)
+    expected_bytes = Profile.from_spec(profile).kv_bytes(5000) * 0.001
+    assert decode.metric("vllm:nixl_bytes_transferred_sum") == pytest.approx(expected_bytes, abs=1)
     assert decode.metric("vllm:prompt_tokens_by_source_total") == 5000
     assert decode.metric("vllm:num_requests_running") == 0
 
@@ -109,10 +113,11 @@ def test_kv_of_another_profile_is_refused_by_its_fingerprint(
 
 @pytest.mark.parametrize(("policy", "status"), [("fail", 500), ("recompute", 200)])
 def test_a_prefill_worker_killed_mid_transfer_ends_by_policy(
-    start_worker: Callable[..., Any], policy: str, status: int
+    start_worker: Callable[..., Any], profile: dict[str, Any], policy: str, status: int
 ) -> None:
-    # Two gigabytes are on their way when the process dies.
-    prefill = start_worker("--bytes-scale=5", "--layers=64")
+    # More than a gigabyte is on its way when the process dies.
+    scale = 1.3e9 / Profile.from_spec(profile).kv_bytes(5000)
+    prefill = start_worker(f"--bytes-scale={scale:.3f}", "--layers=64")
     decode = start_worker(f"--kv-load-failure-policy={policy}")
     params = handover(prefill)
     with concurrent.futures.ThreadPoolExecutor() as pool:

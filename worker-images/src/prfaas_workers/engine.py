@@ -23,6 +23,7 @@ class Piece:
 
     Attributes:
         finish_reason: set on the last piece: stop or length.
+        token_ids: the tokens themselves, where there is a model behind the text.
         kv_transfer: set on the last piece of a prefill leg: what decode needs to fetch the KV.
     """
 
@@ -30,6 +31,7 @@ class Piece:
     tokens: int
     finish_reason: str | None = None
     kv_transfer: dict[str, Any] | None = None
+    token_ids: tuple[int, ...] | None = None
 
 
 class KVLoadError(Exception):
@@ -60,6 +62,7 @@ class Engine(Protocol):
 
         Raises:
             KVLoadError: see there.
+            RequestError: the engine cannot serve such a request.
         """
 
     def refresh(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ class Generation:
         chat: whether the answer has the form of chat completions.
         token_ids: the prompt as 32-bit token ids.
         kv_transfer: the request's `kv_transfer_params`, or None.
+        return_token_ids: whether the answer carries the output's token ids beside its text.
     """
 
     request_id: str
@@ -50,6 +51,7 @@ class Generation:
     seed: int | None
     temperature: float
     kv_transfer: dict[str, Any] | None
+    return_token_ids: bool = False
 
 
 def parse(
@@ -103,6 +105,7 @@ def parse(
         seed=seed if isinstance(seed, int) else None,
         temperature=float(temperature) if isinstance(temperature, int | float) else 0.0,
         kv_transfer=transfer,
+        return_token_ids=body.get("return_token_ids") is True,
     )
 
 
@@ -139,19 +142,34 @@ class Answers:
             "prompt_tokens_details": {"cached_tokens": self._cached_tokens},
         }
 
-    def whole(self, text: str, output_tokens: int, finish_reason: str, transfer: dict[str, Any] | None) -> bytes:
+    def whole(
+        self,
+        text: str,
+        output_tokens: int,
+        finish_reason: str,
+        transfer: dict[str, Any] | None,
+        token_ids: Sequence[int] | None = None,
+    ) -> bytes:
         """Return the answer to a request that does not stream."""
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason, "logprobs": None}
         choice |= {"message": {"role": "assistant", "content": text}} if self._request.chat else {"text": text}
+        choice |= self._ids(token_ids)
         return orjson.dumps(
             self._head("chat.completion" if self._request.chat else "text_completion")
             | {"choices": [choice], "usage": self.usage(output_tokens), "kv_transfer_params": transfer}
         )
 
-    def event(self, text: str, finish_reason: str | None, transfer: dict[str, Any] | None = None) -> bytes:
+    def event(
+        self,
+        text: str,
+        finish_reason: str | None,
+        transfer: dict[str, Any] | None = None,
+        token_ids: Sequence[int] | None = None,
+    ) -> bytes:
         """Return one event of a stream; the final one carries the finish reason and the transfer parameters."""
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason, "logprobs": None}
         choice |= {"delta": {"content": text}} if self._request.chat else {"text": text}
+        choice |= self._ids(token_ids)
         chunk = self._head("chat.completion.chunk" if self._request.chat else "text_completion") | {"choices": [choice]}
         if transfer is not None:
             chunk["kv_transfer_params"] = transfer
@@ -161,6 +179,9 @@ class Answers:
         """Return the event that only has the usage."""
         head = self._head("chat.completion.chunk" if self._request.chat else "text_completion")
         return b"data: " + orjson.dumps(head | {"choices": [], "usage": self.usage(output_tokens)}) + b"\n\n"
+
+    def _ids(self, token_ids: Sequence[int] | None) -> dict[str, Any]:
+        return {"token_ids": list(token_ids)} if self._request.return_token_ids and token_ids is not None else {}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._request.model}

@@ -90,7 +90,7 @@ class _Routes:
                 bytes_per_token=self._engine.bytes_per_token,
             )
         except openai.RequestError as error:
-            return web.Response(status=error.status, body=error.body(), content_type=_JSON)
+            return _failure(error)
         pieces = self._engine.generate(generation)
         async with aclosing(pieces):
             return await (
@@ -99,6 +99,7 @@ class _Routes:
 
     async def _whole(self, generation: openai.Generation, pieces: AsyncIterator[Start | Piece]) -> web.Response:
         cached_tokens, texts, tokens, last = 0, [], 0, Piece("", 0)
+        token_ids: list[int] | None = None
         try:
             async for piece in pieces:
                 if isinstance(piece, Start):
@@ -106,12 +107,13 @@ class _Routes:
                 else:
                     texts.append(piece.text)
                     tokens += piece.tokens
+                    if piece.token_ids is not None:
+                        token_ids = [*(token_ids or ()), *piece.token_ids]
                     last = piece
-        except KVLoadError as error:
-            failure = openai.RequestError(500, str(error))
-            return web.Response(status=500, body=failure.body(), content_type=_JSON)
+        except (KVLoadError, openai.RequestError) as error:
+            return _failure(error)
         answers = openai.Answers(generation, cached_tokens)
-        body = answers.whole("".join(texts), tokens, last.finish_reason or "stop", last.kv_transfer)
+        body = answers.whole("".join(texts), tokens, last.finish_reason or "stop", last.kv_transfer, token_ids)
         return web.Response(body=body, content_type=_JSON)
 
     async def _stream(
@@ -131,15 +133,19 @@ class _Routes:
                 if not response.prepared:
                     await response.prepare(request)
                 tokens += piece.tokens
-                await response.write(answers.event(piece.text, piece.finish_reason, piece.kv_transfer))
+                await response.write(answers.event(piece.text, piece.finish_reason, piece.kv_transfer, piece.token_ids))
             if generation.include_usage:
                 await response.write(answers.usage_event(tokens))
             await response.write(openai.DONE)
-        except KVLoadError as error:
+        except (KVLoadError, openai.RequestError) as error:
             if not response.prepared:
-                failure = openai.RequestError(500, str(error))
-                return web.Response(status=500, body=failure.body(), content_type=_JSON)
+                return _failure(error)
             await response.write(openai.error_event(str(error)))
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
         return response
+
+
+def _failure(error: KVLoadError | openai.RequestError) -> web.Response:
+    failure = error if isinstance(error, openai.RequestError) else openai.RequestError(500, str(error))
+    return web.Response(status=failure.status, body=failure.body(), content_type=_JSON)

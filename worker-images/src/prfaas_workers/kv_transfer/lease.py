@@ -46,7 +46,9 @@ class LeaseTable(Generic[T]):
         return len(self._offers)
 
     def offer(self, request_id: str, content: T, now_s: float) -> None:
-        """Offer `content` under `request_id` for one read."""
+        """Offer `content` under `request_id` for one read; `ValueError` while another offer has the same id."""
+        if request_id in self._offers:
+            raise ValueError(f"request id {request_id} is in use; give each request an id of its own")
         self._offers[request_id] = _Offer(content, now_s + self._duration_s)
         self._ended.pop(request_id, None)
 
@@ -59,6 +61,16 @@ class LeaseTable(Generic[T]):
     def begin_possible(self, request_id: str) -> bool:
         """Return whether `begin` has an answer other than `UNKNOWN`."""
         return request_id in self._offers or request_id in self._ended
+
+    def look(self, request_id: str) -> T | None:
+        """Return what is offered, without reading it."""
+        offer = self._offers.get(request_id)
+        return None if offer is None else offer.content
+
+    def reading(self, request_id: str) -> T | None:
+        """Return what is being read."""
+        offer = self._offers.get(request_id)
+        return offer.content if offer is not None and offer.reading else None
 
     def begin(self, request_id: str) -> T | Refusal:
         """Return the content for reading, or why not. A second read is refused while the first goes on and after it."""

@@ -25,11 +25,18 @@ class LayerSource(Protocol):
     def tokens(self) -> int:
         """How many tokens of KV there are."""
 
+    @property
+    def content(self) -> str:
+        """`wire.prompt_digest` of the prompt."""
+
     def total_bytes(self, have_tokens: int) -> int:
         """Return the size of what a reader that holds `have_tokens` leading tokens still needs."""
 
     async def layer(self, index: int, have_tokens: int) -> bytes | memoryview:
         """Wait until a layer is computed and return its bytes; `TransferError` when it never will be."""
+
+    def ended(self) -> None:
+        """Free the KV: it was read, wholly or not, or never will be. Called once for each offer."""
 
 
 @dataclass(slots=True)
@@ -47,7 +54,8 @@ class Owner:
     Args:
         engine_id, fingerprint: of this worker; a reader that expects others is refused by name.
         lease_s: how long an offer waits for its reader.
-        push_wait_s: how long a reader of the push handshake waits for the prefill leg to arrive.
+        push_wait_s: how long a reader of the push handshake waits for the prefill leg to arrive, and how long a connection
+            may take to say what it wants.
     """
 
     def __init__(self, engine_id: str, fingerprint: str, lease_s: float, push_wait_s: float = 30.0) -> None:
@@ -78,7 +86,7 @@ class Owner:
             self._server.close()
 
     def offer(self, request_id: str, source: LayerSource) -> None:
-        """Offer the KV of a request for one read."""
+        """Offer the KV of a request for one read; `ValueError` while another offer has the same id."""
         self._leases.offer(request_id, source, asyncio.get_running_loop().time())
         arrival = self._arrivals.pop(request_id, None)
         if arrival is not None:
@@ -91,7 +99,7 @@ class Owner:
 
     def withdraw(self, request_id: str) -> None:
         """Take an offer back: its request was aborted."""
-        self._leases.withdraw(request_id)
+        _ended(self._leases.withdraw(request_id))
 
     def _arm(self) -> None:
         due_s = self._leases.next_expiry_s()
@@ -100,30 +108,33 @@ class Owner:
 
     def _expire(self) -> None:
         self._sweep = None
-        self.counters.expired += len(self._leases.expire(asyncio.get_running_loop().time()))
+        for source in self._leases.expire(asyncio.get_running_loop().time()):
+            self.counters.expired += 1
+            _ended(source)
         self._arm()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._answer(reader, writer)
-        except (wire.TransferError, ConnectionError, asyncio.IncompleteReadError) as error:
+        except (wire.TransferError, OSError, asyncio.IncompleteReadError) as error:
             self.counters.failed += 1
-            log.warning("KV read failed: %s", error)
+            log.warning("KV read failed: %s", str(error) or type(error).__name__)
         finally:
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        length = wire.message_length(await reader.readexactly(wire.MESSAGE_LENGTH.size))
-        request = wire.decode_request(await reader.readexactly(length))
+        async with asyncio.timeout(self._push_wait_s):
+            header = await reader.readexactly(wire.MESSAGE_HEADER.size)
+            body = await reader.readexactly(wire.message_length(header))
+        request = wire.decode_request(wire.check_message(header, body))
         refused = self._mismatch(request)
         if refused is None and request.push:
             await self._arrived(request.request_id)
-        source = self._leases.begin(request.request_id) if refused is None else None
-        if isinstance(source, Refusal):
-            self.counters.reads_after_expiry += source is Refusal.EXPIRED
-            refused, source = f"request {request.request_id}: {source}", None
+        source = self._begin(request) if refused is None else None
+        if isinstance(source, str):
+            refused, source = source, None
         if source is None:
             writer.write(wire.refusal(refused or "refused"))
             await writer.drain()
@@ -143,7 +154,20 @@ class Owner:
             writer.write(framing.trailer())
             await writer.drain()
         finally:
-            self._leases.end(request.request_id)
+            # What became of the offer meanwhile is not ours: it may have been withdrawn, and its id offered again.
+            if self._leases.reading(request.request_id) is source:
+                _ended(self._leases.end(request.request_id))
+
+    def _begin(self, request: wire.ReadRequest) -> LayerSource | str:
+        """Return the KV to send, or why it is refused."""
+        offered = self._leases.look(request.request_id)
+        if offered is not None and offered.content != request.content:
+            return f"request {request.request_id}: its KV here is of another prompt; give each request an id of its own"
+        source = self._leases.begin(request.request_id)
+        if isinstance(source, Refusal):
+            self.counters.reads_after_expiry += source is Refusal.EXPIRED
+            return f"request {request.request_id}: {source}"
+        return source
 
     def _mismatch(self, request: wire.ReadRequest) -> str | None:
         if request.fingerprint != self._fingerprint:
@@ -161,3 +185,8 @@ class Owner:
                 await arrival.wait()
         except TimeoutError:
             self._arrivals.pop(request_id, None)
+
+
+def _ended(source: LayerSource | None) -> None:
+    if source is not None:
+        source.ended()

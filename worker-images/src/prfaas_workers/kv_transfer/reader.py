@@ -30,7 +30,7 @@ async def read(
 ) -> Received:
     """Read the KV of one request; `on_layer` gets each layer after its checksum was found right.
 
-    Nothing of what `on_layer` got may be used before this returns.
+    Nothing of what `on_layer` got may be used before this returns. It may raise `TransferError` to end the transfer.
 
     Raises:
         TransferError: refused, not reachable, truncated, damaged, or no byte came for `stall_timeout_s`.
@@ -45,8 +45,9 @@ async def read(
     try:
         writer.write(wire.encode(request))
         await writer.drain()
-        length = wire.message_length(await _exactly(reader, wire.MESSAGE_LENGTH.size, stall_timeout_s))
-        grant = wire.decode_grant(await _exactly(reader, length, stall_timeout_s))
+        header = await _exactly(reader, wire.MESSAGE_HEADER.size, stall_timeout_s)
+        body = await _exactly(reader, wire.message_length(header), stall_timeout_s)
+        grant = wire.decode_grant(wire.check_message(header, body))
         if grant.fingerprint != request.fingerprint or grant.engine_id != request.engine_id:
             raise wire.TransferError(
                 f"engine {grant.engine_id} with KV fingerprint {grant.fingerprint} answered, "

@@ -2,20 +2,23 @@
 
 A reader opens a connection and sends one JSON message, the `ReadRequest`. The owner answers with one JSON message, a
 `ReadGrant` or a refusal, and then with one frame a layer: index, byte count, CRC-32 and the bytes. A trailer ends it: the
-index `TRAILER`, the total of bytes and the CRC-32 over all layers' checksums. Whatever does not follow this is a
-`TransferError`: a truncated, reordered, repeated, damaged or over-long transfer never becomes KV.
+index `TRAILER`, the total of bytes and the CRC-32 over all layers' checksums. A message has its length and CRC-32 in front.
+Whatever does not follow this is a `TransferError`: a truncated, reordered, repeated, damaged or over-long transfer never
+becomes KV.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import zlib
+from array import array
 from dataclasses import asdict, dataclass
 from typing import Any
 
-PROTOCOL_VERSION = 1
-MESSAGE_LENGTH = struct.Struct(">I")
+PROTOCOL_VERSION = 2
+MESSAGE_HEADER = struct.Struct(">II")
 FRAME_HEADER = struct.Struct(">IQI")
 TRAILER = 0xFFFF_FFFF
 MAX_MESSAGE_BYTES = 1 << 20
@@ -37,12 +40,15 @@ class ReadRequest:
         engine_id: the engine that the reader believes to talk to.
         fingerprint: of the reader's KV; the owner refuses another than its own.
         request_id: the owner's id of the request, or the id both legs share when `push` is set.
+        content: `prompt_digest` of the reader's prompt; the owner refuses when its KV is of another one, since ids may
+            come from clients and repeat.
         have_tokens: leading tokens that the reader holds already; they are not sent.
     """
 
     engine_id: str
     fingerprint: str
     request_id: str
+    content: str
     have_tokens: int
     push: bool
     protocol: int = PROTOCOL_VERSION
@@ -59,16 +65,19 @@ class ReadGrant:
     tokens: int
 
 
+def prompt_digest(token_ids: array[int]) -> str:
+    """Return what tells one prompt from another, in hex."""
+    return hashlib.blake2b(memoryview(token_ids).cast("B"), digest_size=16).hexdigest()
+
+
 def encode(message: ReadRequest | ReadGrant) -> bytes:
-    """Return a message with its length in front."""
-    body = json.dumps(asdict(message)).encode()
-    return MESSAGE_LENGTH.pack(len(body)) + body
+    """Return a message with its header in front."""
+    return _framed(asdict(message))
 
 
 def refusal(reason: str) -> bytes:
-    """Return a refusal with its length in front."""
-    body = json.dumps({"refused": reason}).encode()
-    return MESSAGE_LENGTH.pack(len(body)) + body
+    """Return a refusal with its header in front."""
+    return _framed({"refused": reason})
 
 
 def decode_request(body: bytes) -> ReadRequest:
@@ -82,6 +91,7 @@ def decode_request(body: bytes) -> ReadRequest:
         ("engine_id", str),
         ("fingerprint", str),
         ("request_id", str),
+        ("content", str),
         ("have_tokens", int),
         ("push", bool),
     ):
@@ -110,11 +120,18 @@ def decode_grant(body: bytes) -> ReadGrant:
 
 
 def message_length(header: bytes) -> int:
-    """Return the length that a message's header announces."""
-    (length,) = MESSAGE_LENGTH.unpack(header)
+    """Return the length of the message behind `header`."""
+    length, _ = MESSAGE_HEADER.unpack(header)
     if length > MAX_MESSAGE_BYTES:
         raise TransferError(f"a message of {length} bytes; at most {MAX_MESSAGE_BYTES} are expected")
     return int(length)
+
+
+def check_message(header: bytes, body: bytes) -> bytes:
+    """Return `body` if it is what `header` announced."""
+    if MESSAGE_HEADER.unpack(header) != (len(body), zlib.crc32(body)):
+        raise TransferError("a message is damaged: its checksum differs")
+    return body
 
 
 class Assembly:
@@ -190,6 +207,11 @@ class Framing:
     def trailer(self) -> bytes:
         """Return the trailer."""
         return FRAME_HEADER.pack(TRAILER, self.sent_bytes, self._checksums)
+
+
+def _framed(fields: dict[str, Any]) -> bytes:
+    body = json.dumps(fields).encode()
+    return MESSAGE_HEADER.pack(len(body), zlib.crc32(body)) + body
 
 
 def _object(body: bytes) -> dict[str, Any]:
