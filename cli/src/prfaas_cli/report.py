@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from prfaas_cli.observation import Observation
 from prfaas_cli.replay import Outcome
 
 
@@ -92,14 +94,15 @@ def summarise(outcomes: Sequence[Outcome]) -> ReplaySummary:
     )
 
 
-def print_summary(console: Console, summary: ReplaySummary, time_scale: float) -> None:
-    """Print the summary; TTFT also in the profile's own time, `time_scale` times the replay's."""
+def print_summary(console: Console, summary: ReplaySummary) -> None:
+    """Print the summary."""
     console.print(
         f"[bold]{summary.requests}[/] requests in {summary.duration_s:.1f} s, "
         f"[bold]{summary.errors}[/] errors, [bold]{summary.lost}[/] lost, "
-        f"[bold]{summary.remote_share:.1%}[/] prefilled across, prefix hit rate [bold]{summary.hit_rate:.1%}[/]"
+        f"[bold]{summary.remote_share:.1%}[/] prefilled across, prefix hit rate [bold]{summary.hit_rate:.1%}[/]",
+        soft_wrap=True,
     )
-    sides = Table("prefill", "requests", "share", "TTFT mean", "TTFT P90", "mean, unscaled", "P90, unscaled")
+    sides = Table("prefill", "requests", "share", "TTFT mean", "TTFT P90")
     for side in summary.sides:
         sides.add_row(
             side.destination,
@@ -107,8 +110,6 @@ def print_summary(console: Console, summary: ReplaySummary, time_scale: float) -
             f"{side.share:.1%}",
             f"{side.ttft_mean_s:.3f} s",
             f"{side.ttft_p90_s:.3f} s",
-            f"{side.ttft_mean_s * time_scale:.2f} s",
-            f"{side.ttft_p90_s * time_scale:.2f} s",
         )
     console.print(sides)
     reasons = Table("why", "requests")
@@ -118,4 +119,17 @@ def print_summary(console: Console, summary: ReplaySummary, time_scale: float) -
     reasons.add_row("sum", str(sum(count for _, count in summary.reasons)))
     console.print(reasons)
     for error in summary.first_errors:
-        console.print(f"[red]error:[/] {error}", markup=True, highlight=False)
+        console.print(f"[red]error:[/] {escape(error)}", highlight=False)
+
+
+def print_observation(console: Console, seen: Observation) -> None:
+    """Print the use of the link, and the workers of each pool over time."""
+    console.print(
+        f"link: mean [bold]{seen.link.mean / 1e9:.3f}[/], peak [bold]{seen.link.peak / 1e9:.3f}[/] of "
+        f"{seen.link_capacity_bps / 1e9:.3f} Gbit/s",
+        soft_wrap=True,
+    )
+    workers = Table("pool", "workers over time")
+    for pool in seen.pools:
+        workers.add_row(pool.name, ", ".join(f"{value:.0f} at {at_s:.0f} s" for at_s, value in pool.changes()))
+    console.print(workers)
