@@ -24,6 +24,7 @@ class Worker:
         usable: ready, and not set aside after failures.
         busy_until_s: when the prefill work assigned to it should be done, on the clock of `View.now_s`; a time in the
             past means idle.
+        pending_s: the same work, summed; see `prfaas_core.routing.backlog`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Worker:
     cached_tokens: int
     usable: bool = True
     busy_until_s: float = -math.inf
+    pending_s: float = 0.0
 
 
 @dataclass(slots=True)

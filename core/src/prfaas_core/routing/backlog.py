@@ -1,0 +1,94 @@
+"""How a router keeps account of what it has sent: prefill work in seconds, and what the link really carries.
+
+These are the only functions here that change what they are given. A router calls them when it sends a request and when an
+answer comes; in between nothing has to be updated, because a backlog is kept as the time at which it ends.
+"""
+
+from __future__ import annotations
+
+import math
+
+from prfaas_core import errors
+from prfaas_core.routing.view import Worker
+
+
+def assign(worker: Worker, now_s: float, work_s: float) -> None:
+    """Add a prefill that should take `work_s` to a worker that computes in order of arrival."""
+    worker.pending_s += work_s
+    start_s = worker.busy_until_s
+    worker.busy_until_s = (max(now_s, start_s)) + work_s
+
+
+def release(worker: Worker, now_s: float, work_s: float) -> None:
+    """Take off a prefill that has ended, and correct the rest by when it did: the next one starts now."""
+    pending_s = worker.pending_s - work_s
+    # Sums of floats do not cancel to zero exactly; a negative rest would make an idle worker look better than idle.
+    worker.pending_s = pending_s if pending_s > 1e-9 else 0.0
+    worker.busy_until_s = now_s + worker.pending_s
+
+
+class LinkMeter:
+    """What a link carries for this router, from the bytes that arrive while something is on its way.
+
+    `nominal_bps` is the truth until transfers say less, and again after a while without any: an estimate that keeps
+    everything away from the link could otherwise never be corrected.
+
+    Args:
+        nominal_bps: what the link should carry, bit/s.
+        memory_s: time constant of the averages, seconds of a busy link and of an idle one alike.
+        prior_s: seconds of a busy link at `nominal_bps` that the start counts for.
+    """
+
+    __slots__ = ("_busy_s", "_memory_s", "_moved_bits", "_nominal_bps", "_on_the_way", "_prior_s", "_since_s")
+
+    def __init__(self, nominal_bps: float, memory_s: float = 15.0, prior_s: float = 2.0) -> None:
+        self._nominal_bps = errors.positive("nominal_bps", nominal_bps)
+        self._memory_s = errors.positive("memory_s", memory_s)
+        self._prior_s = errors.positive("prior_s", prior_s)
+        self._moved_bits = self._busy_s = 0.0
+        self._since_s = -math.inf
+        self._on_the_way = 0
+
+    def nominal(self, bps: float) -> None:
+        """Take over what the link should carry from now on."""
+        self._nominal_bps = errors.positive("bps", bps)
+
+    def start(self, now_s: float) -> None:
+        """Note that a transfer begins."""
+        if self._on_the_way == 0:
+            if self._busy_s > 0:
+                self._forget(now_s - self._since_s)
+            self._since_s = now_s
+        self._on_the_way += 1
+
+    def finish(self, now_s: float, moved_bytes: float, *, saturated: bool = True) -> None:
+        """Note that a transfer ended.
+
+        Args:
+            now_s: the time.
+            moved_bytes: what it moved; 0 when it failed.
+            saturated: whether the link held it up. A push that ends with its prefill says nothing about the link.
+        """
+        elapsed_s = now_s - self._since_s
+        self._since_s = now_s
+        self._on_the_way -= 1
+        if self._busy_s > 0 or saturated:
+            self._forget(elapsed_s)
+        if saturated:
+            self._busy_s += elapsed_s
+            self._moved_bits += 8 * moved_bytes
+
+    def capacity_bps(self, now_s: float) -> float:
+        """Return what the link carries, bit/s: above 0 and at most nominal."""
+        if self._busy_s == 0 and self._on_the_way == 0:
+            return self._nominal_bps
+        waiting_s = now_s - self._since_s if self._on_the_way else 0.0
+        # A transfer that is under way has moved something already; only a wait longer than the prior is a bad sign.
+        busy_s = self._busy_s + max(0.0, waiting_s - self._prior_s)
+        measured = (self._moved_bits + self._prior_s * self._nominal_bps) / (busy_s + self._prior_s)
+        return min(self._nominal_bps, measured)
+
+    def _forget(self, elapsed_s: float) -> None:
+        kept = math.exp(-elapsed_s / self._memory_s)
+        self._busy_s *= kept
+        self._moved_bits *= kept

@@ -1,0 +1,65 @@
+"""A discrete-event simulator of the whole system, in which routers call the very code of `prfaas_core.routing`.
+
+`simulate(scenario, arrivals)` is a function of its arguments: the same traffic gives the same run, to the last bit.
+
+| module | what |
+| --- | --- |
+| `scenario` | what is simulated, as values |
+| `traffic` | requests as they arrive |
+| `control` | what a controller sees and orders |
+| `closed_loop` | the operator's loops as a controller: threshold, scarce or abundant, prices, roles |
+| `engine`, `disruption`, `steering` | the events |
+| `job`, `pool`, `cache`, `link` | the state |
+| `results` | what a run shows |
+| `bounds` | what no policy can beat |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from prfaas_core.simulation.disruption import Disruption
+from prfaas_core.simulation.engine import Engine
+from prfaas_core.simulation.results import Result, Summary
+from prfaas_core.simulation.scenario import (
+    Conversion,
+    DecodePool,
+    Failure,
+    Link,
+    LinkChange,
+    PrefillPool,
+    Scaling,
+    Scenario,
+)
+from prfaas_core.simulation.steering import Steering
+from prfaas_core.simulation.traffic import Arrival
+
+__all__ = [
+    "Arrival",
+    "Conversion",
+    "DecodePool",
+    "Failure",
+    "Link",
+    "LinkChange",
+    "PrefillPool",
+    "Result",
+    "Scaling",
+    "Scenario",
+    "Summary",
+    "simulate",
+]
+
+
+def simulate(scenario: Scenario, arrivals: Iterable[Arrival], end_s: float = math.inf) -> Result:
+    """Run a scenario until every request is answered, or to `end_s`; requests that are open then have no first token.
+
+    Raises:
+        InvalidValueError: arrivals are not in order of time.
+    """
+    engine = Engine(scenario, arrivals)
+    disruption = Disruption(engine)
+    if scenario.controller is not None:
+        Steering(engine, disruption, scenario.controller)
+    engine.run(end_s)
+    return engine.result()
