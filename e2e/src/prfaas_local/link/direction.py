@@ -53,7 +53,6 @@ class Direction:
         self._departure: asyncio.TimerHandle | None = None
         self._arrival: asyncio.TimerHandle | None = None
         self._sending = False
-        self._last_due_s = 0.0
         self.carried_bytes = 0
         """Bytes that left on the link, ever."""
         self.busy_s = 0.0
@@ -87,10 +86,9 @@ class Direction:
         if self._state.delay_s == 0 and not self._line and self._state.fault is not Fault.STALL:
             action()
             return
-        # A delay that was shortened must not let later bytes overtake earlier ones.
-        self._last_due_s = max(self._last_due_s, time.monotonic() + self._state.delay_s)
+        # When the delay was shortened, this is due before what is in front of it, and comes right after that.
         self.in_flight_bytes += size_bytes
-        self._line.append((self._last_due_s, size_bytes, action))
+        self._line.append((time.monotonic() + self._state.delay_s, size_bytes, action))
         if self._arrival is None:
             self._schedule_arrival()
 
