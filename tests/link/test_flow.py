@@ -15,8 +15,9 @@ from prfaas_local.link.state import Fault, LinkState
 class Transport(asyncio.Transport):
     """Records what an end does with its TCP connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_write: Callable[[int], None] = lambda _: None) -> None:
         super().__init__()
+        self.on_write = on_write
         self.reading = True
         self.written = bytearray()
         self.ended = False
@@ -37,6 +38,7 @@ class Transport(asyncio.Transport):
         assert not self.ended
         assert len(data)
         self.written += data
+        self.on_write(len(data))
 
     def write_eof(self) -> None:
         assert not self.ended
@@ -125,26 +127,47 @@ def test_bytes_arrive_once_in_order_and_unchanged(steps: list[int | str], opened
 
 
 @settings(max_examples=40, deadline=None)
-@given(pieces=st.lists(st.integers(1, 100_000), min_size=1, max_size=30), others=st.integers(1, 5))
+@given(pieces=st.lists(st.integers(1000, 10_000), min_size=15, max_size=40), others=st.integers(1, 5))
 def test_a_turn_is_worth_the_same_in_small_pieces(pieces: list[int], others: int) -> None:
-    """While several flows have bytes, none gets ahead of another by more than one turn."""
+    """While several flows have bytes, none gets ahead of another by more than one turn: half a millisecond at the bandwidth."""
 
     async def play() -> None:
-        direction = Direction(LinkState(8e9))
-        turn_bytes = 256 * 1024
-        direction.configure(LinkState(8e9, fault=Fault.STALL))
+        direction = Direction(LinkState(8e8, fault=Fault.STALL))
         lines = [Line(direction, opened=True) for _ in range(1 + others)]
+        most_apart_bytes = 0
+
+        def compare(_: int) -> None:
+            nonlocal most_apart_bytes
+            counts = [len(line.wrote.written) for line in lines]
+            most_apart_bytes = max(most_apart_bytes, max(counts) - min(counts))
+
+        for line in lines:
+            line.wrote.on_write = compare
         for piece in pieces:
             lines[0].source.data_received(bytes(piece))
         for line in lines[1:]:
             line.source.data_received(bytes(sum(pieces)))
-        direction.configure(LinkState(8e9))
-        while any(len(line.wrote.written) < sum(pieces) for line in lines):
-            counts = [len(line.wrote.written) for line in lines]
-            assert max(counts) - min(counts) <= turn_bytes
-            await asyncio.sleep(0)
+        direction.configure(LinkState(8e8))
+        await until(lambda: all(len(line.wrote.written) == sum(pieces) for line in lines))
+        assert most_apart_bytes <= 50_000
 
     asyncio.run(asyncio.wait_for(play(), 20))
+
+
+def test_changes_while_busy_leave_one_timer_each_way() -> None:
+    async def play() -> None:
+        state = LinkState(8e3, delay_s=30)
+        direction = Direction(state)
+        line = Line(direction, opened=True)
+        line.source.data_received(bytes(10_000))
+        for _ in range(20):
+            direction.configure(state)
+            direction.configure(state.changed({"fault": "stall"}))
+        direction.configure(state)
+        scheduled = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+        assert sum(not timer.cancelled() for timer in scheduled) == 2
+
+    asyncio.run(play())
 
 
 def test_a_flow_has_at_most_a_window_on_the_way() -> None:

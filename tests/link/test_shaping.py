@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,8 +32,7 @@ def most_bps(capacity_bps: float, size_bytes: int) -> float:
     return 8 * size_bytes / (8 * size_bytes / capacity_bps - BURST_S)
 
 
-@pytest.mark.parametrize("capacity_bps", [2e6, 50e6, 400e6])
-@pytest.mark.parametrize("upward", [True, False])
+@pytest.mark.parametrize(("capacity_bps", "upward"), [(2e6, True), (50e6, False), (400e6, True), (400e6, False)])
 def test_throughput_is_the_bandwidth(start_link: Callable[..., Any], capacity_bps: float, upward: bool) -> None:
     link = start_link(capacityBps=capacity_bps)
     client, server = link.pair()
@@ -192,29 +190,3 @@ def test_a_bandwidth_that_changes_applies_to_transfers_under_way(start_link: Cal
     assert time.monotonic() - started_s < 15
     client.shutdown(socket.SHUT_RDWR)
     wait([sending])
-
-
-def test_changes_while_busy_do_not_add_up(start_link: Callable[..., Any]) -> None:
-    """A link that was changed a hundred times under load costs as little CPU as one that was not."""
-    link = start_link(capacityBps=8e6, delaySeconds=0.05)
-    client, server = link.pair()
-    sending = link.send(client, bytes(4_000_000))
-    link.receive(server, 1000)
-
-    def wakeups_in_transfer() -> int:
-        before = wakeups(link.process.pid)
-        link.receive(server, 400_000)
-        return wakeups(link.process.pid) - before
-
-    calm = wakeups_in_transfer()
-    for number in range(100):
-        link.put(capacityBps=8e6 + number)
-    assert wakeups_in_transfer() < 2 * calm + 200
-    client.shutdown(socket.SHUT_RDWR)
-    wait([sending])
-
-
-def wakeups(pid: int) -> int:
-    """Return how often a process began to wait."""
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(status["voluntary_ctxt_switches"])
