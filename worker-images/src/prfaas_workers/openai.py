@@ -113,7 +113,8 @@ def text_tokens(text: str, bytes_per_token: float) -> array[int]:
     """Return the stand-in token ids of a text."""
     content = text.encode()
     if bytes_per_token == 1:
-        return array("I", content)
+        # An array made of bytes themselves takes four at a time.
+        return array("I", list(content))
     step = max(1, round(bytes_per_token))
     return array("I", (int.from_bytes(content[at : at + step][:4], "little") for at in range(0, len(content), step)))
 
