@@ -28,8 +28,9 @@ from prfaas_core.routing.reasons import Destination, Mode, Reason
 from prfaas_core.routing.view import Decision, Link, Pool, Request, View, Worker
 from prfaas_core.routing.worker_choice import choose_worker
 
-DECODE_WEIGHT = 0.05
-"""Seconds of time to first token that one second of a held up decode stream counts for."""
+DECODE_WEIGHT = 0.4
+"""Seconds of time to first token that one second of a held up decode stream counts for. Around this value the case study's
+mean time to the last token is least; docs/scheduler.md has the measurements."""
 
 _NOTHING = (math.inf, math.inf)
 
@@ -78,10 +79,10 @@ def decide(request: Request, view: View) -> Decision:
     local_pool = view.local_prefill
     local: Worker | None = None
     if local_pool is not None:
-        local, wait_s, service_s = _best_worker(local_pool, total_tokens, now_s)
+        local, wait_s, service_s, usable = _best_worker(local_pool, total_tokens, now_s)
         if local is not None:
             least_own_s = own_s = max(wait_s + service_s, slot_wait_s)
-            best_cost_s = own_s + (local_pool.price or 0.0) * service_s * (wait_s + service_s / 2)
+            best_cost_s = own_s + (local_pool.price or 0.0) * service_s * (wait_s + service_s / (2 * usable))
             destination, pool, worker = Destination.LOCAL_PREFILL, local_pool, local
 
     if view.absorb or local is None:
@@ -94,7 +95,7 @@ def decide(request: Request, view: View) -> Decision:
 
     remote_usable = False
     for remote_pool in view.remote_prefill:
-        remote, wait_s, service_s = _best_worker(remote_pool, total_tokens, now_s)
+        remote, wait_s, service_s, usable = _best_worker(remote_pool, total_tokens, now_s)
         link = remote_pool.link
         if remote is None or link is None:
             continue
@@ -104,7 +105,8 @@ def decide(request: Request, view: View) -> Decision:
         )
         remote_own_s = max(arrival_s, slot_wait_s)
         least_own_s = min(least_own_s, remote_own_s)
-        cost_s = remote_own_s + link_cost_s + (remote_pool.price or 0.0) * service_s * (wait_s + service_s / 2)
+        price = remote_pool.price or 0.0
+        cost_s = remote_own_s + link_cost_s + price * service_s * (wait_s + service_s / (2 * usable))
         if cost_s < best_cost_s or (
             cost_s == best_cost_s
             and destination is Destination.REMOTE_PREFILL
@@ -162,22 +164,25 @@ def _uncached(total_tokens: int, local: Worker | None, decode_worker: Worker) ->
 def _slot_wait_s(worker: Worker, view: View) -> float:
     """Return the seconds until a decode slot is free, when those in front leave one after the other."""
     slots = view.decode.slots
-    if slots == 0 or worker.load < slots:
+    if slots == 0 or worker.decoding < slots:
         return 0.0
-    return (worker.load - slots + 1) * view.decode_s / slots
+    return (worker.decoding - slots + 1) * view.decode_s / slots
 
 
-def _best_worker(pool: Pool, total_tokens: int, now_s: float) -> tuple[Worker | None, float, float]:
-    """Return the worker of a prefill pool with the least cost, its wait and its service time, seconds."""
+def _best_worker(pool: Pool, total_tokens: int, now_s: float) -> tuple[Worker | None, float, float, int]:
+    """Return the worker of a prefill pool with the least cost, its wait and its service time in seconds, and how many are
+    usable."""
     curve = pool.prefill_s
     if curve is None:
-        return None, 0.0, 0.0
+        return None, 0.0, 0.0, 0
+    usable = 0
     cold: Worker | None = None
     cold_until_s = math.inf
     warm: list[Worker] | None = None
     for worker in pool.workers:
         if not worker.usable:
             continue
+        usable += 1
         if worker.cached_tokens:
             warm = [worker] if warm is None else [*warm, worker]
             continue
@@ -187,23 +192,28 @@ def _best_worker(pool: Pool, total_tokens: int, now_s: float) -> tuple[Worker | 
         if until_s < cold_until_s or (until_s == cold_until_s and (cold is None or worker.name < cold.name)):
             cold, cold_until_s = worker, until_s
     if warm is None:
-        return (cold, cold_until_s - now_s, curve(total_tokens)) if cold is not None else (None, 0.0, 0.0)
-    return _best_warm_worker(pool, curve, total_tokens, now_s, cold, warm)
+        if cold is None:
+            return None, 0.0, 0.0, 0
+        return cold, cold_until_s - now_s, curve(total_tokens), usable
+    worker, wait_s, service_s = _best_warm_worker(
+        curve, (pool.price or 0.0, usable), total_tokens, now_s, warm if cold is None else [*warm, cold]
+    )
+    return worker, wait_s, service_s, usable
 
 
 def _best_warm_worker(
-    pool: Pool, curve: Curve, total_tokens: int, now_s: float, cold: Worker | None, warm: list[Worker]
-) -> tuple[Worker | None, float, float]:
-    price = pool.price or 0.0
-    best: tuple[Worker | None, float, float] = (None, 0.0, 0.0)
-    best_key = (math.inf, "")
-    for worker in warm if cold is None else [*warm, cold]:
+    curve: Curve, shared: tuple[float, int], total_tokens: int, now_s: float, workers: list[Worker]
+) -> tuple[Worker, float, float]:
+    """Return the worker with the least cost when they hold different prefixes; `shared` is price and usable workers."""
+    price, usable = shared
+    found: list[tuple[float, str, Worker, float, float]] = []
+    for worker in workers:
         wait_s = max(0.0, worker.busy_until_s - now_s)
         service_s = curve(max(1, total_tokens - worker.cached_tokens))
-        key = (wait_s + service_s + price * service_s * (wait_s + service_s / 2), worker.name)
-        if key < best_key:
-            best_key, best = key, (worker, wait_s, service_s)
-    return best
+        cost_s = wait_s + service_s + price * service_s * (wait_s + service_s / (2 * usable))
+        found.append((cost_s, worker.name, worker, wait_s, service_s))
+    _, _, best, wait_s, service_s = min(found, key=lambda entry: entry[:2])
+    return best, wait_s, service_s
 
 
 def _best_decode_worker(view: View, total_tokens: int, *, needed: bool) -> tuple[Worker | None, float, float]:
@@ -219,21 +229,22 @@ def _best_decode_worker(view: View, total_tokens: int, *, needed: bool) -> tuple
         return last, *_NOTHING
     price = decode.price or 0.0
     cold_s = curve(total_tokens)
+    usable_twice = 2 * max(1, sum(worker.usable for worker in decode.workers))
     best: Worker | None = None
     best_key = (math.inf, "")
     best_own_s = math.inf
     for worker in decode.workers:
-        load = worker.load
-        if not worker.usable or (load >= slots and not needed):
+        decoding = worker.decoding
+        if not worker.usable or (decoding >= slots and not needed):
             continue
         service_s = curve(max(1, total_tokens - worker.cached_tokens)) if worker.cached_tokens else cold_s
         wait_s = worker.busy_until_s - view.now_s
         if wait_s < 0.0:
             wait_s = 0.0
         own_s = wait_s + service_s
-        if load >= slots:
+        if decoding >= slots:
             own_s = max(own_s, _slot_wait_s(worker, view))
-        cost_s = own_s + service_s * (price * (wait_s + service_s / 2) + DECODE_WEIGHT * load)
+        cost_s = own_s + service_s * (price * (wait_s + service_s / usable_twice) + DECODE_WEIGHT * decoding)
         if cost_s < best_key[0] or (cost_s == best_key[0] and worker.name < best_key[1]):
             best, best_key, best_own_s = worker, (cost_s, worker.name), own_s
     return best, best_own_s, best_key[0]

@@ -7,7 +7,8 @@ those delays is exactly
     lambda / (1 - rho) * (W * T + T^2 / 2)
 
 (the relative value function of the M/G/1 queue: Krishnan 1987; Ott and Krishnan 1992; Hyytia, Aalto and Penttinen 2012).
-`lambda / (1 - rho)` is the `price` here, in requests a second: what the planner knows. W and T are of the moment. The
+When c workers share a pool and each request goes to the one with the least work, the workers that are free take what comes
+next, and T^2 / 2 is divided by c (the pool as one worker of c times the speed). `lambda / (1 - rho)` is the `price` here, in requests a second: what the planner knows. W and T are of the moment. The
 bigger the backlog gets, the more the product W * T outweighs a request's own delay, and choosing the least of W * T over
 the candidates keeps every queue bounded whenever any policy can (MaxWeight): with a wrong price the waits are longer, and
 the throughput is still the best. There a request goes remote when T_local / T_remote exceeds the ratio of the backlogs,
@@ -18,8 +19,9 @@ from __future__ import annotations
 
 from prfaas_core import errors
 
-MOST_LOADED = 0.9
-"""Utilisation above which prices do not rise further: estimates of 1 - rho are not worth anything there."""
+MOST_LOADED = 0.75
+"""Utilisation above which prices do not rise further: estimates of 1 - rho are not worth much there, and what a long queue
+costs is in the backlogs already. Between 0.7 and 0.95 the case study hardly changes."""
 
 
 def price(rate_rps: float, workers: float, utilisation: float) -> float:
@@ -34,8 +36,3 @@ def price(rate_rps: float, workers: float, utilisation: float) -> float:
     errors.positive("workers", workers)
     errors.non_negative("utilisation", utilisation)
     return rate_rps / workers / (1 - min(utilisation, MOST_LOADED))
-
-
-def delay_to_others_s(price: float, backlog_s: float, work_s: float) -> float:
-    """Return the seconds, summed over later requests, that `work_s` behind a backlog of `backlog_s` costs them."""
-    return price * work_s * (backlog_s + work_s / 2)

@@ -19,11 +19,12 @@ class Worker:
 
     Attributes:
         name: of the pod; unique in its pool.
-        load: requests that the router has in flight there.
+        load: requests that the router has in flight there, or has decided to send there.
         cached_tokens: leading tokens of this prompt that it holds.
         usable: ready, and not set aside after failures.
         busy_until_s: when the prefill work assigned to it should be done, on the clock of `View.now_s`; a time in the
             past means idle.
+        decoding: requests there that are past their prefill: in a decode slot, or waiting for one.
         pending_s: the same work, summed; see `prfaas_core.routing.backlog`.
     """
 
@@ -33,6 +34,7 @@ class Worker:
     usable: bool = True
     busy_until_s: float = -math.inf
     pending_s: float = 0.0
+    decoding: int = 0
 
 
 @dataclass(slots=True)

@@ -76,12 +76,12 @@ class Disruption:
         engine.waiting_decode -= len(moved_out)
         for job in list(moved_out):
             self._again(job)
-        for job in list(worker.decoding.values()):
+        for job in list(worker.in_slots.values()):
             # Its answer broke off after the first token; nothing can be sent again.
             job.token += 1
             engine.failed += 1
             engine.in_flight -= 1
-        worker.decoding.clear()
+        worker.in_slots.clear()
         worker.waiting.clear()
 
     def _again(self, job: Job) -> None:

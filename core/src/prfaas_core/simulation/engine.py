@@ -369,7 +369,8 @@ class Engine:
         if not self.decode_alive(job):
             return
         worker = job.decode
-        if len(worker.decoding) < self.slots:
+        worker.decoding += 1
+        if len(worker.in_slots) < self.slots:
             self.begin_decode(job, worker)
         else:
             worker.waiting.append(job)
@@ -378,7 +379,7 @@ class Engine:
     def begin_decode(self, job: Job, worker: Worker) -> None:
         """Emit the first token, and plan the last."""
         now_s, number = self.now_s, job.number
-        worker.decoding[number] = job
+        worker.in_slots[number] = job
         job.first_token_s = now_s
         self.ttft_s[number] = now_s - job.arrived_s
         self.reasons[job.reason] += 1
@@ -400,7 +401,8 @@ class Engine:
             job.lost_mark_s = worker.lost_until(min(now_s + wait_s, now_s + left_s))
             self.at(now_s + wait_s, self.decode_done, job, token)
             return
-        del worker.decoding[job.number]
+        worker.decoding -= 1
+        del worker.in_slots[job.number]
         worker.load -= 1
         self.finished += 1
         self.in_flight -= 1

@@ -64,7 +64,7 @@ class Worker(routing.Worker):
     Attributes:
         queue, running: prefills that wait, and the batch that is computed.
         ends_s, began_s: of the batch.
-        decoding, waiting: requests in slots, and those that wait for one.
+        in_slots, waiting: requests in slots, and those that wait for one.
         lost_s: decode time lost to prefills that are over.
         loss_rate: decode time lost a second while a prefill runs.
         alive: false once it died or left.
@@ -72,7 +72,7 @@ class Worker(routing.Worker):
     """
 
     __slots__ = (
-        "alive", "began_s", "decoding", "ends_s", "leaving", "loss_rate", "lost_s", "pool", "prefill_s", "queue",
+        "alive", "began_s", "ends_s", "in_slots", "leaving", "loss_rate", "lost_s", "pool", "prefill_s", "queue",
         "running", "token", "waiting",
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ class Worker(routing.Worker):
         self.queue: deque[Job] = deque()
         self.running: list[Job] = []
         self.began_s = self.ends_s = -math.inf
-        self.decoding: dict[int, Job] = {}
+        self.in_slots: dict[int, Job] = {}
         self.waiting: deque[Job] = deque()
         self.lost_s = 0.0
         self.loss_rate = 0.0

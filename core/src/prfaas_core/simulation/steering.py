@@ -46,7 +46,7 @@ class Steering:
         serving = pool.serving()
         count = max(1, len(serving))
         if pool.decodes:
-            utilisation = sum(len(worker.decoding) for worker in serving) / (count * engine.slots)
+            utilisation = sum(len(worker.in_slots) for worker in serving) / (count * engine.slots)
         else:
             utilisation = pool.work_s / period_s / count
         link_bps = link_utilisation = 0.0
