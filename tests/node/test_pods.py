@@ -97,12 +97,12 @@ def test_readiness_follows_the_probe_and_liveness_restarts(
         ({"exec": {"command": ["python", "-c", "import os, sys; sys.exit(os.environ['HOSTNAME'] != 'exec')"]}}, "import time; time.sleep(600)"),
         (
             {"grpc": {"port": 7000}},
-            "import os, grpc, concurrent.futures as f\n"
+            ("import os, grpc, concurrent.futures as f\n"
             "from grpc_health.v1 import health, health_pb2, health_pb2_grpc\n"
             "server = grpc.server(f.ThreadPoolExecutor(1)); servicer = health.HealthServicer()\n"
             "servicer.set('', health_pb2.HealthCheckResponse.SERVING)\n"
             "health_pb2_grpc.add_HealthServicer_to_server(servicer, server)\n"
-            "server.add_insecure_port(os.environ['POD_IP'] + ':7000'); server.start(); server.wait_for_termination()",
+            "server.add_insecure_port(os.environ['POD_IP'] + ':7000'); server.start(); server.wait_for_termination()"),
         ),
     ],
     ids=["tcp", "exec", "grpc"],

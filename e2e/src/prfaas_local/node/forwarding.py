@@ -65,19 +65,38 @@ class Half(asyncio.Protocol):
 
 
 class Inbound(Half):
-    """The accepted end: connects onward to a backend chosen for the client's address."""
+    """The accepted end: connects onward to a backend chosen for the client's address.
+
+    What the client sends before the backend is connected is kept and the client is not read further: a pause that is asked
+    for at once does not hold, because uvloop begins to read after `connection_made`.
+    """
 
     def __init__(self, choose: Callable[[str], tuple[str, int] | None]) -> None:
         super().__init__()
         self._choose = choose
+        self._early: list[bytes] = []
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Hold the client's bytes back until the backend is connected."""
+        """Connect to a backend."""
         super().connection_made(transport)
+        self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    def data_received(self, data: bytes) -> None:
+        """Pass bytes on, or keep them until there is somewhere to pass them to."""
+        if self._connecting is None:
+            super().data_received(data)
+            return
+        self._early.append(data)
         if self.transport:
             self.transport.pause_reading()
-        self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    def eof_received(self) -> bool:
+        """Pass the end of the stream on, later when the backend is not connected yet."""
+        if self._connecting is None:
+            return super().eof_received()
+        self.ended = True
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
         """Stop connecting, or close the backend's side."""
@@ -94,13 +113,21 @@ class Inbound(Half):
             if backend is None:
                 raise ConnectionRefusedError
             outbound = Half()
+            # Before it is connected, so that a backend that speaks first is heard.
+            outbound.peer = self
             await asyncio.get_running_loop().create_connection(lambda: outbound, *backend)
         except OSError:
             reset(transport)
             return
         self._connecting = None
-        outbound.peer, self.peer = self, outbound
-        transport.resume_reading()
+        self.peer = outbound
+        if outbound.transport is not None:
+            outbound.transport.writelines(self._early)
+            if self.ended:
+                outbound.transport.write_eof()
+        self._early.clear()
+        if not self.ended:
+            transport.resume_reading()
 
 
 def reset(transport: asyncio.Transport) -> None:

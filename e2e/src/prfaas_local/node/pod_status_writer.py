@@ -114,6 +114,7 @@ class PodStatusWriter:
                 # The pod is gone; its removal arrives through the watch.
                 return True
             logger.warning("status of %s refused: %s", self._path, error)
-            return error.status in {400, 403, 422}
+            # 403 is tried again: an API server that has just started refuses everybody until it knows its RBAC objects.
+            return error.status in {400, 422}
         self._sent_version = int(answer["metadata"]["resourceVersion"])
         return True
