@@ -6,6 +6,7 @@ import click
 from rich.console import Console
 
 from prfaas_cli.local import down_command, status_command, up_command
+from prfaas_cli.paper import paper_command
 from prfaas_cli.replaying import replay_command
 
 
@@ -17,7 +18,7 @@ def cli(context: click.Context) -> None:
     context.obj = Console()
 
 
-for command in (up_command, status_command, down_command, replay_command):
+for command in (up_command, status_command, down_command, replay_command, paper_command):
     cli.add_command(command)
 
 
