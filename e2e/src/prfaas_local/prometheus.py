@@ -1,7 +1,8 @@
 """The configuration of a Prometheus that finds the pods of several clusters by Kubernetes service discovery.
 
 A pod is scraped when it runs and has the annotation `prometheus.io/scrape: "true"`, at `prometheus.io/port` and
-`prometheus.io/path` (`/metrics` without it), once however many ports it declares. A container that has metrics beside
+`prometheus.io/path` (`/metrics` without it), once however many ports it declares; without the port's annotation, every
+declared port is scraped. A container that has metrics beside
 those, a sidecar say, declares its port under one of the `metrics_port_names`; that port is scraped too.
 """
 
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 METRICS_PORT_NAMES = ("metrics",)
-_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+_OWN_LABELS = ("cluster", "namespace", "pod", "job", "instance")
 _PORT_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?")
 
 
@@ -74,7 +76,9 @@ def configuration(
             raise ValueError(f"{name!r} names two clusters or jobs; each needs a name of its own")
     for label in pod_labels:
         if not _LABEL.fullmatch(label):
-            raise ValueError(f"pod label {label!r} is no Prometheus label; use letters, digits and _")
+            raise ValueError(f"pod label {label!r} is no Prometheus label; use letters, digits and _, not first __")
+        if label in _OWN_LABELS:
+            raise ValueError(f"pod label {label!r} is set for every pod already; take another name")
     for port in metrics_port_names:
         if not _PORT_NAME.fullmatch(port):
             raise ValueError(f"metrics port {port!r} is no port name; use up to 15 of a-z, 0-9 and -")
@@ -108,6 +112,8 @@ def arguments(
         f"--storage.tsdb.path={storage_folder}",
         f"--storage.tsdb.retention.time={retention}",
         f"--web.listen-address={listen_address}",
+        # By default it lets up to 5 s of changes gather, after discovery has done the same.
+        "--scrape.discovery-reload-interval=1s",
         "--log.level=warn",
     ]
 
