@@ -18,6 +18,7 @@ from prfaas_router.metrics import Metrics
 from prfaas_router.stream import ConfigurationStream, Identity
 
 ROUTE = "ns/chat"
+TRAFFIC = pb.Traffic(uncached_lengths=[pb.LengthBucket(index=3, count=2.0, tokens=180.0)])
 
 
 class Operator(rpc.RouterConfigurationServicer):
@@ -26,6 +27,7 @@ class Operator(rpc.RouterConfigurationServicer):
     def __init__(self) -> None:
         self.outgoing: asyncio.Queue[pb.Snapshot] = asyncio.Queue()
         self.incoming: asyncio.Queue[pb.RouterMessage] = asyncio.Queue()
+        self.traffic: asyncio.Queue[pb.Traffic] = asyncio.Queue()
         self.metadata: list[dict[str, str]] = []
 
     async def Stream(  # noqa: N802 - the name of the method in the .proto
@@ -35,7 +37,10 @@ class Operator(rpc.RouterConfigurationServicer):
 
         async def listen() -> None:
             async for message in requests:
-                await self.incoming.put(message)
+                if message.WhichOneof("message") == "traffic":
+                    await self.traffic.put(message.traffic)
+                else:
+                    await self.incoming.put(message)
 
         listener = asyncio.create_task(listen())
         try:
@@ -73,7 +78,9 @@ class Follower:
         self.applied: asyncio.Queue[Configuration] = asyncio.Queue()
         identity = Identity(ROUTE, "east", "router-1", address, None, token)
         self.metrics = Metrics(ROUTE)
-        self.stream = ConfigurationStream(identity, LastKnownGood(folder), self.applied.put_nowait, self.metrics)
+        self.stream = ConfigurationStream(
+            identity, LastKnownGood(folder), self.applied.put_nowait, lambda: TRAFFIC, self.metrics
+        )
 
     async def __aenter__(self) -> Self:
         self.stream.restore()
@@ -110,6 +117,13 @@ async def test_snapshots_are_applied_and_acknowledged(
             await service.outgoing.put(message(version, threshold))
             assert (await soon(follower.applied.get())).threshold_tokens == threshold
             assert (await soon(service.incoming.get())).ack.version == version
+
+
+async def test_traffic_is_reported_at_once_and_again(operator: tuple[Operator, str], tmp_path: Path) -> None:
+    service, address = operator
+    async with Follower(address, tmp_path):
+        for _ in range(2):
+            assert await soon(service.traffic.get()) == TRAFFIC
 
 
 @pytest.mark.parametrize(

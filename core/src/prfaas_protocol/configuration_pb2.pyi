@@ -17,14 +17,16 @@ NIXL_PULL: Connector
 NIXL_PUSH: Connector
 
 class RouterMessage(_message.Message):
-    __slots__ = ("hello", "ack", "nack")
+    __slots__ = ("hello", "ack", "nack", "traffic")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     NACK_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ack: Ack
     nack: Nack
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., nack: _Optional[_Union[Nack, _Mapping]] = ...) -> None: ...
+    traffic: Traffic
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., nack: _Optional[_Union[Nack, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("route_namespace", "route_name", "cluster", "router", "software_version", "version")
@@ -55,6 +57,22 @@ class Nack(_message.Message):
     version: int
     reason: str
     def __init__(self, version: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Traffic(_message.Message):
+    __slots__ = ("uncached_lengths",)
+    UNCACHED_LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    uncached_lengths: _containers.RepeatedCompositeFieldContainer[LengthBucket]
+    def __init__(self, uncached_lengths: _Optional[_Iterable[_Union[LengthBucket, _Mapping]]] = ...) -> None: ...
+
+class LengthBucket(_message.Message):
+    __slots__ = ("index", "count", "tokens")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    count: float
+    tokens: float
+    def __init__(self, index: _Optional[int] = ..., count: _Optional[float] = ..., tokens: _Optional[float] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("version", "route_namespace", "route_name", "created_unix_ms", "model", "policy", "decode", "local_prefill", "remote_prefill", "limits")

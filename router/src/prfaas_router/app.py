@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import uuid
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import orjson
 import structlog
 
-from prfaas_core.routing import NoDecodeWorkerError
+from prfaas_core.routing import Decision, NoDecodeWorkerError
+from prfaas_core.traffic import TrafficWindow
+from prfaas_protocol import configuration_pb2 as pb
 from prfaas_router import openai, preparation
 from prfaas_router.configuration import Configuration
 from prfaas_router.fleet import Fleet
@@ -45,6 +48,7 @@ class Router:
         self._metrics = metrics
         self._client = Client()
         self._forwarder = Forwarder(fleet, self._client, metrics)
+        self._window = TrafficWindow(time.monotonic())
         self.configuration: Configuration | None = None
         self.draining = False
 
@@ -68,6 +72,15 @@ class Router:
             )
         return self.configuration
 
+    def traffic(self) -> pb.Traffic:
+        """Return the uncached lengths of recent requests."""
+        return pb.Traffic(
+            uncached_lengths=[
+                pb.LengthBucket(index=bucket.index, count=bucket.count, tokens=bucket.tokens)
+                for bucket in self._window.buckets(time.monotonic())
+            ]
+        )
+
     def prepare(self, body: dict[str, Any], *, chat: bool) -> tuple[Configuration, Prepared]:
         """Check a request against the configuration of this moment."""
         configuration = self.current()
@@ -78,6 +91,18 @@ class Router:
             configuration.block_tokens,
         )
         return configuration, preparation.prepare(body, chat=chat, model=limits)
+
+    def decide(self, configuration: Configuration, prepared: Prepared) -> Decision:
+        """Return where a request goes, and count it as traffic.
+
+        Raises:
+            NoDecodeWorkerError: no decode worker is usable.
+        """
+        decision = self._fleet.decide(prepared, configuration)
+        if prepared.ineligible is None:
+            # The others have no choice, so they are no part of what the threshold divides.
+            self._window.record(decision.uncached_tokens, time.monotonic())
+        return decision
 
     async def handle(self, request: Request, responder: Responder) -> None:
         """Answer one HTTP request."""
@@ -135,7 +160,7 @@ class Router:
             preparation.parse(request.body), chat=request.path == "/v1/chat/completions"
         )
         try:
-            decision = self._fleet.decide(prepared, configuration)
+            decision = self.decide(configuration, prepared)
         except NoDecodeWorkerError as error:
             raise APIError(503, str(error), code="no_decode_worker") from error
         outcome = Outcome(decision.destination, decision.reason, decision.prefill_pool, decision.prefill_worker)

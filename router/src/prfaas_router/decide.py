@@ -12,7 +12,6 @@ from prfaas_protocol import decision_pb2 as pb
 from prfaas_protocol import decision_pb2_grpc as rpc
 from prfaas_router.app import Router
 from prfaas_router.configuration import Pool
-from prfaas_router.fleet import Fleet
 from prfaas_router.metrics import Metrics
 from prfaas_router.openai import APIError
 
@@ -27,9 +26,8 @@ _CODES = {404: grpc.StatusCode.NOT_FOUND, 503: grpc.StatusCode.UNAVAILABLE}
 class DecideService(rpc.RouterServicer):
     """Answers with the same code and state as the data path."""
 
-    def __init__(self, router: Router, fleet: Fleet, metrics: Metrics) -> None:
+    def __init__(self, router: Router, metrics: Metrics) -> None:
         self._router = router
-        self._fleet = fleet
         self._metrics = metrics
 
     async def Decide(  # noqa: N802 - the name of the method in the .proto
@@ -48,7 +46,7 @@ class DecideService(rpc.RouterServicer):
         body |= {"max_tokens": request.max_output_tokens} if request.max_output_tokens else {}
         try:
             configuration, prepared = self._router.prepare(body, chat=False)
-            decision = self._fleet.decide(prepared, configuration)
+            decision = self._router.decide(configuration, prepared)
         except APIError as error:
             await context.abort(_CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT), error.message)
         except NoDecodeWorkerError as error:

@@ -83,12 +83,12 @@ async def run(arguments: argparse.Namespace) -> None:
             arguments.operator_ca,
             arguments.operator_token,
         )
-        source = ConfigurationStream(identity, LastKnownGood(arguments.state_dir), apply, metrics)
+        source = ConfigurationStream(identity, LastKnownGood(arguments.state_dir), apply, router.traffic, metrics)
         source.restore()
         stream = loop.create_task(source.run())
 
     grpc_server = grpc.aio.server()
-    service = DecideService(router, fleet, metrics)
+    service = DecideService(router, metrics)
     decision_pb2_grpc.add_RouterServicer_to_server(service, grpc_server)  # type: ignore[no-untyped-call]
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(servicer, grpc_server)

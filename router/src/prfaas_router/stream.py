@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 FIRST_RETRY_S = 0.2
 MAX_RETRY_S = 10.0
+REPORT_S = 2.0
+"""Time between two reports of the traffic."""
 VERSION = "0.1.0"
 
 
@@ -49,11 +52,17 @@ class ConfigurationStream:
     """Keeps the router configured: last known good at the start, then whatever the operator says."""
 
     def __init__(
-        self, identity: Identity, store: LastKnownGood, apply: Callable[[Configuration], None], metrics: Metrics
+        self,
+        identity: Identity,
+        store: LastKnownGood,
+        apply: Callable[[Configuration], None],
+        traffic: Callable[[], pb.Traffic],
+        metrics: Metrics,
     ) -> None:
         self._identity = identity
         self._store = store
         self._apply = apply
+        self._traffic = traffic
         self._metrics = metrics
         self._version = 0
 
@@ -110,10 +119,26 @@ class ConfigurationStream:
                 version=self._version,
             )
             await call.write(pb.RouterMessage(hello=hello))
-            async for snapshot in call:
-                self._metrics.connected.set(1)
-                await call.write(self._take(snapshot))
-                yield snapshot.version
+            # A call takes one message at a time.
+            writing = asyncio.Lock()
+            reports = asyncio.create_task(self._report(call, writing))
+            try:
+                async for snapshot in call:
+                    self._metrics.connected.set(1)
+                    answer = self._take(snapshot)
+                    async with writing:
+                        await call.write(answer)
+                    yield snapshot.version
+            finally:
+                reports.cancel()
+                await asyncio.gather(reports, return_exceptions=True)
+
+    async def _report(self, call: Any, writing: asyncio.Lock) -> None:
+        """Say what was seen lately until the stream ends, which its reader notices."""
+        while True:
+            async with writing:
+                await call.write(pb.RouterMessage(traffic=self._traffic()))
+            await asyncio.sleep(REPORT_S)
 
     def _take(self, snapshot: pb.Snapshot) -> pb.RouterMessage:
         if snapshot.version < self._version:

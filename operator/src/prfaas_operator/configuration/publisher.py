@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from prfaas_core.traffic import Bucket, Traffic, combine
 from prfaas_operator.configuration.snapshot import digest
 from prfaas_operator.objects import Ref
 from prfaas_protocol import configuration_pb2 as pb
@@ -23,6 +24,8 @@ _log = structlog.get_logger(__name__)
 MAX_VERSION = 2**53
 # Routers that lost their stream come back within ten seconds.
 REMEMBER_S = 20.0
+# So many requests, decayed, make a distribution; with fewer the prior is nearer to the truth.
+LEAST_REQUESTS = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Subscription:
 
     def __init__(self, report: RouterReport) -> None:
         self.report = report
+        self.traffic: tuple[Bucket, ...] = ()
         self.closed = False  # the route is gone
         self._changed = asyncio.Event()
 
@@ -143,6 +147,13 @@ class Publisher:
             subscription.report.name: subscription.report for subscription in publication.subscriptions
         }
         return tuple(by_name[name] for name in sorted(by_name))
+
+    def traffic(self, route: Ref) -> Traffic | None:
+        """Return what the connected routers of a route saw lately; None when it is too little to go by."""
+        publication = self._routes.get(route)
+        if publication is None:
+            return None
+        return combine((subscription.traffic for subscription in publication.subscriptions), LEAST_REQUESTS)
 
     @contextmanager
     def subscribe(self, route: Ref, report: RouterReport) -> Iterator[Subscription]:

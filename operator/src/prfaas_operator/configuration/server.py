@@ -7,6 +7,8 @@ from typing import NoReturn
 import grpc
 import structlog
 
+from prfaas_core.errors import CoreError
+from prfaas_core.traffic import Bucket
 from prfaas_operator import api
 from prfaas_operator.clusters.api import ApiError
 from prfaas_operator.clusters.fleet import Fleet
@@ -164,6 +166,16 @@ class RouterConfiguration(rpc.RouterConfigurationServicer):
                         version=message.nack.version, reason=reason,
                     )  # fmt: skip
                     self._publisher.refused(route, subscription, message.nack.version, reason)
+                case "traffic":
+                    try:
+                        subscription.traffic = tuple(
+                            Bucket(bucket.index, bucket.count, bucket.tokens)
+                            for bucket in message.traffic.uncached_lengths
+                        )
+                    except CoreError as error:
+                        _log.warning(
+                            "traffic ignored", route=str(route), router=subscription.report.name, error=str(error)
+                        )
                 case _:
                     _log.warning("message ignored", route=str(route), router=subscription.report.name)
 
