@@ -8,6 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from prfaas_workers.testing.local_worker import PULL, unified
+from prfaas_workers.testing.tampering import Tampering
+
 pytestmark = pytest.mark.slow
 
 TEXT = "Sing, goddess, the anger of Peleus' son Achilleus and its devastation, which put pains thousandfold upon the Achaians. "
@@ -25,7 +28,7 @@ def connector(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_remote_prefill_gives_the_tokens_of_a_unified_run(
-    toolbox: Any, start_tiny: Any, start_router: Any, tiny_snapshot: Any, connector: str
+    ask: Any, tokens: Any, start_tiny: Any, start_router: Any, tiny_snapshot: Any, connector: str
 ) -> None:
     """Text and token ids, streamed and not, greedy and sampled, and prompts whose beginning one side or both have seen."""
     alone, remote, decode = (start_tiny(wait=False) for _ in range(3))
@@ -44,8 +47,8 @@ def test_a_remote_prefill_gives_the_tokens_of_a_unified_run(
     ]
     remotely = 0
     for prompt, options in prompts:
-        answer = toolbox.ask(router.url, prompt, **options)
-        assert toolbox.tokens(answer) == toolbox.tokens(alone.complete(prompt, **options))
+        answer = ask(router.url, prompt, **options)
+        assert tokens(answer) == tokens(alone.complete(prompt, **options))
         remotely += decided(answer)[0] == "remote_prefill"
     # The repeated prompt is known to be cached, and goes the short way.
     assert remotely == len(prompts) - 1
@@ -55,7 +58,7 @@ def test_a_remote_prefill_gives_the_tokens_of_a_unified_run(
 
 
 def test_many_at_once_are_all_right(
-    toolbox: Any, start_tiny: Any, start_router: Any, tiny_snapshot: Any, connector: str
+    ask: Any, tokens: Any, start_tiny: Any, start_router: Any, tiny_snapshot: Any, connector: str
 ) -> None:
     """Concurrent handovers through a small cache that has to evict."""
     remote, decode, alone = (start_tiny("--kv-cache-pages=40", wait=False) for _ in range(3))
@@ -66,32 +69,32 @@ def test_many_at_once_are_all_right(
     stem = [numbers.randrange(256) for _ in range(64)]
     prompts = [[*stem[: 16 * (n % 5)], *(numbers.randrange(256) for _ in range(70))] for n in range(16)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda prompt: toolbox.ask(router.url, prompt), prompts))
+        answers = list(pool.map(lambda prompt: ask(router.url, prompt), prompts))
     assert {decided(answer)[0] for answer in answers} == {"remote_prefill"}
     for prompt, answer in zip(prompts, answers, strict=True):
-        assert toolbox.tokens(answer) == toolbox.tokens(alone.complete(prompt))
+        assert tokens(answer) == tokens(alone.complete(prompt))
     assert decode.metric("vllm:kv_cache_usage_perc") == remote.metric("vllm:kv_cache_usage_perc") == 0
 
 
 @pytest.mark.parametrize("other", [{"seed": 5}, {"dtype": "bfloat16"}, {"pageSizeTokens": 32}])
 def test_a_router_gets_over_kv_with_other_bytes(
-    toolbox: Any, start_tiny: Any, start_router: Any, tiny_snapshot: Any, other: dict[str, Any]
+    ask: Any, tokens: Any, start_tiny: Any, start_router: Any, tiny_snapshot: Any, other: dict[str, Any]
 ) -> None:
     """The worker refuses it by its fingerprint; the router lets decode prefill, says why, and the tokens are right."""
     remote, decode = start_tiny(wait=False, **other), start_tiny(wait=False)
     remote.wait_ready()
     decode.wait_ready()
-    params = remote.complete(TEXT, max_tokens=1, kv_transfer_params=toolbox.PULL).json()["kv_transfer_params"]
+    params = remote.complete(TEXT, max_tokens=1, kv_transfer_params=PULL).json()["kv_transfer_params"]
     refused = decode.complete(TEXT, kv_transfer_params=params)
     assert refused.status_code == 500
     assert "KV fingerprint" in refused.json()["error"]["message"]
     assert "pair pools of compatible profiles" in refused.json()["error"]["message"]
     # A snapshot that pairs them is a mistake that an operator does not make.
     router = start_router(tiny_snapshot([decode], None, [remote]))
-    answer = toolbox.ask(router.url, TEXT)
+    answer = ask(router.url, TEXT)
     assert decided(answer) == ("decode", "kv_transfer_failed")
     assert decode.metric("vllm:nixl_num_failed_transfers_total") == 2
-    assert toolbox.tokens(answer) == toolbox.unified(tuple(TEXT.encode()), 8)[0]
+    assert tokens(answer) == unified(tuple(TEXT.encode()), 8)[0]
 
 
 @pytest.mark.parametrize(
@@ -123,21 +126,21 @@ def test_a_fingerprint_of_another_profile_is_refused(start_tiny: Any, monkeypatc
 
 @pytest.mark.parametrize("policy", ["fail", "recompute"])
 def test_a_prefill_worker_killed_in_mid_transfer_costs_no_token(
-    toolbox: Any, start_tiny: Any, start_router: Any, tiny_snapshot: Any, policy: str
+    ask: Any, tokens: Any, start_tiny: Any, start_router: Any, tiny_snapshot: Any, free_address: str, policy: str
 ) -> None:
     """Part of the KV has come when the process dies; decode computes the prompt, by itself or because the router asks."""
     remote, decode = start_tiny(wait=False), start_tiny(f"--kv-load-failure-policy={policy}", wait=False)
     remote.wait_ready()
     decode.wait_ready()
-    seen = toolbox.free_address()
+    seen = free_address
     snapshot = tiny_snapshot([decode], None, [remote])
     snapshot["remote_prefill"][0]["pool"]["endpoints"][0]["kv_address_seen"] = seen
     router = start_router(snapshot)
     with (
-        toolbox.Tampering((remote.address, 5600), (seen, 5600), hold_at=20_000) as proxy,
+        Tampering((remote.address, 5600), (seen, 5600), hold_at=20_000) as proxy,
         concurrent.futures.ThreadPoolExecutor() as pool,
     ):
-        answer = pool.submit(toolbox.ask, router.url, TEXT)
+        answer = pool.submit(ask, router.url, TEXT)
         assert proxy.holding.wait(20)
         remote.kill()
         expected = (
@@ -146,7 +149,7 @@ def test_a_prefill_worker_killed_in_mid_transfer_costs_no_token(
             else ("decode", "kv_transfer_failed")
         )
         assert decided(answer.result()) == expected
-        assert toolbox.tokens(answer.result()) == toolbox.unified(tuple(TEXT.encode()), 8)[0]
+        assert tokens(answer.result()) == unified(tuple(TEXT.encode()), 8)[0]
     assert decode.metric("vllm:nixl_num_failed_transfers_total") == 1
     assert decode.metric(COMPUTED) == len(TEXT)
     assert decode.metric("vllm:kv_cache_usage_perc") == 0

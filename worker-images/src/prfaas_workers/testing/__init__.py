@@ -1,0 +1,1 @@
+"""Builders for tests: importlib mode cannot import them from a test folder."""
