@@ -167,7 +167,7 @@ def _solve(demand: Demand, tiers: Tiers, rate: float | None, start: Assignment |
         cycle_s = 1 / found.rate
         overrun = {
             link.name
-            for link in demand.fleet.links
+            for link in demand.fleet.lines()
             if link.name not in limited and bits[link.name] > link.usable_bps * cycle_s * (1 + 1e-9)
         }
         if not overrun:
@@ -185,6 +185,7 @@ class _Rows:
         self._target = 1 / rate if rate is not None else 0.0
         self.sizes = [len(cluster.weights) for cluster in demand.clusters]
         self._limits: list[float] = []
+        self._link_rows: dict[str, int] = {}
         self._owners: list[tuple[str, str, float]] = []
         """By row: ("pool" or "link", name, instances or bit/s)."""
         self.columns: list[list[tuple[int, Tier, int, int]]] = []
@@ -222,7 +223,9 @@ class _Rows:
         """Return the row of a way's link, -1 where it has none."""
         if way.link is None or way.link.name not in self._limited:
             return -1
-        return self._row("link", way.link.name, way.link.usable_bps)
+        if way.link.name not in self._link_rows:
+            self._link_rows[way.link.name] = self._row("link", way.link.name, way.link.usable_bps)
+        return self._link_rows[way.link.name]
 
     def program(self) -> linear.Program:
         uses: list[list[linear.Entries | None]] = []

@@ -115,7 +115,7 @@ def explain(demand: Demand, sizing: Sizing, rate: float) -> Explanation:
             alone = tightest == [name] and not prefill_binds
             price = highest / counts[name] if alone else 0.0
             found.append(Resource(Kind.DECODE, name, counts[name], rate * cluster.decode_s, price))
-    for link in demand.fleet.links:
+    for link in demand.fleet.lines():
         price = highest * limit.link_prices.get(link.name, 0.0) * 1e9 if prefill_binds else 0.0
         found.append(Resource(Kind.LINK, link.name, link.usable_bps / 1e9, rate * bits[link.name] / 1e9, price))
     return Explanation(
@@ -171,7 +171,7 @@ def _candidates(
 
 def _second(fleet: Fleet, counts: Counts, pool: InstancePool) -> tuple[str, float, Fleet, dict[str, int]]:
     name, count = f"{pool.name} (second)", max(1, counts[pool.name])
-    links = tuple(replace(link, pool=name) for link in fleet.links if link.pool == pool.name)
+    links = tuple(replace(link, pool=name, line="") for link in fleet.links if link.pool == pool.name)
     twin = replace(pool, name=name, instances=Bounds.exactly(count))
     larger = replace(fleet, pools=(*fleet.pools, twin), links=(*fleet.links, *links))
     what = f"a second pool like {pool.name} with {count} instances, and its own link"

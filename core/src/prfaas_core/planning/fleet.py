@@ -101,6 +101,7 @@ class Link:
     """The way from a remote pool to a decode cluster.
 
     Attributes:
+        line: name of what carries it; ways with the same line share one capacity. Empty: it has a line of its own.
         capacity_bps: of the line; 0 is a line that is down, which carries nothing.
         share: the part of it that PrfaaS may use, at most 1.
         cost_per_gb: price of 10^9 bytes.
@@ -111,6 +112,7 @@ class Link:
     capacity_bps: float
     share: float = 1.0
     cost_per_gb: float = 0.0
+    line: str = ""
 
     def __post_init__(self) -> None:
         errors.non_negative(f"{self.name}.capacity_bps", self.capacity_bps)
@@ -120,8 +122,8 @@ class Link:
 
     @property
     def name(self) -> str:
-        """The link in messages and prices."""
-        return f"{self.pool} -> {self.cluster}"
+        """The line, in messages, loads and prices."""
+        return self.line or f"{self.pool} -> {self.cluster}"
 
     @property
     def usable_bps(self) -> float:
@@ -142,13 +144,24 @@ class Fleet:
             raise errors.InvalidValueError("clusters", self.clusters, "give at least one decode cluster")
         _unique("clusters", (cluster.name for cluster in self.clusters))
         _unique("pools", (pool.name for pool in self.instance_pools()))
-        _unique("links", (link.name for link in self.links))
+        _unique("links", (f"{link.pool} -> {link.cluster}" for link in self.links))
         pools, clusters = {pool.name for pool in self.pools}, {cluster.name for cluster in self.clusters}
         for link in self.links:
             if link.pool not in pools:
                 raise errors.InvalidValueError("links.pool", link.pool, "name one of the remote pools")
             if link.cluster not in clusters:
                 raise errors.InvalidValueError("links.cluster", link.cluster, "name one of the decode clusters")
+        lines: dict[str, Link] = {}
+        for link in self.links:
+            first = lines.setdefault(link.name, link)
+            if (link.usable_bps, link.cost_per_gb) != (first.usable_bps, first.cost_per_gb):
+                raise errors.InvalidValueError(
+                    f"links[{link.name}]", link, "give all ways over one line its capacity and cost"
+                )
+
+    def lines(self) -> tuple[Link, ...]:
+        """Return one link for each line."""
+        return tuple({link.name: link for link in reversed(self.links)}.values())[::-1]
 
     def instance_pools(self) -> tuple[InstancePool, ...]:
         """Return remote, local and decode pools, in this order."""

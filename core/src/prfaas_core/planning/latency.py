@@ -125,7 +125,7 @@ def shortest(
         }
         link_prices = {
             link.name: queued_slope(1, rate * now.bits[link.name] / link.usable_bps) / link.usable_bps
-            for link in demand.fleet.links
+            for link in demand.fleet.lines()
             if link.usable_bps > 0
         }
         target = _cheapest_ways(demand, prices, link_prices)
@@ -152,7 +152,7 @@ def _decode_free(demand: Demand, counts: Counts, rate: float) -> dict[str, int]:
 def _transfer_factors(demand: Demand, bits: Mapping[str, float], rate: float) -> dict[str, float]:
     """Return, by link, seconds for each bit at this use of it."""
     factors = {}
-    for link in demand.fleet.links:
+    for link in demand.fleet.lines():
         left = link.usable_bps - rate * bits[link.name]
         factors[link.name] = 1 / left if left > 0 else math.inf
     return factors
@@ -192,7 +192,7 @@ def _line_search(
         (servers[name], spread.get(name, 1.0), 1.0, rate * busy0.get(name, 0.0), rate * busy1.get(name, 0.0))
         for name in sorted({*busy0, *busy1})
     ]
-    for link in demand.fleet.links:
+    for link in demand.fleet.lines():
         if link.usable_bps > 0:
             scale = rate / link.usable_bps
             queues.append((1, 1.0, 0.0, scale * bits0[link.name], scale * bits1[link.name]))

@@ -231,7 +231,7 @@ def instance_prices(fleet: Fleet) -> dict[str, float]:
 def link_cost_per_hour(demand: Demand, assignment: Assignment, rate: float) -> float:
     """Return what the bytes cost at a rate, an hour."""
     bits = loads(demand, assignment.parts).bits
-    return sum(link.cost_per_gb * bits[link.name] / 8e9 * rate * 3600 for link in demand.fleet.links)
+    return sum(link.cost_per_gb * bits[link.name] / 8e9 * rate * 3600 for link in demand.fleet.lines())
 
 
 def cost_per_hour(demand: Demand, counts: Counts, assignment: Assignment, rate: float) -> float:
