@@ -7,6 +7,7 @@ from rich.console import Console
 
 from prfaas_cli.local import down_command, status_command, up_command
 from prfaas_cli.paper import paper_command
+from prfaas_cli.plan import plan_command
 from prfaas_cli.replaying import replay_command
 
 
@@ -18,7 +19,7 @@ def cli(context: click.Context) -> None:
     context.obj = Console()
 
 
-for command in (up_command, status_command, down_command, replay_command, paper_command):
+for command in (up_command, status_command, down_command, replay_command, paper_command, plan_command):
     cli.add_command(command)
 
 
