@@ -131,5 +131,7 @@ def print_observation(console: Console, seen: Observation) -> None:
     )
     workers = Table("pool", "workers over time")
     for pool in seen.pools:
-        workers.add_row(pool.name, ", ".join(f"{value:.0f} at {at_s:.0f} s" for at_s, value in pool.changes()))
+        workers.add_row(
+            pool.name, ", ".join(f"{value:.0f} at {max(at_s, 0.0):.0f} s" for at_s, value in pool.changes())
+        )
     console.print(workers)

@@ -1,0 +1,220 @@
+"""The environment that `prfaas up` makes, for scenarios on real clusters."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from prfaas_cli.installation import Installation
+from prfaas_cli.local import make_environment
+from prfaas_cli.manifests import Manifests
+from prfaas_cli.replay import Outcome, replay
+from prfaas_cli.trace import load
+from prfaas_local import processes
+from prfaas_local.cluster import Cluster
+from prfaas_local.errors import LocalClusterError
+
+Json = dict[str, Any]
+REPOSITORY = Path(__file__).resolve().parents[1]
+MANIFESTS = REPOSITORY / "e2e" / "manifests"
+TRACE = REPOSITORY / "e2e" / "traces" / "mooncake_conversation_600.jsonl"
+NAMESPACE = "prfaas-demo"
+ANSWER_S = 60.0
+
+
+class Replay:
+    """A part of the trace that is being served in the background."""
+
+    def __init__(self, url: str, model: str, requests: int, speed: float) -> None:
+        self._arguments = (load(TRACE, requests), url, model, speed, ANSWER_S, self._seen)
+        self._outcomes: list[Outcome] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.answered = 0
+        self._thread.start()
+
+    def wait_answered(self, count: int, deadline_s: float = 60.0) -> None:
+        end_s = time.monotonic() + deadline_s
+        while self.answered < count:
+            assert time.monotonic() < end_s, f"{self.answered} answers, {count} were expected"
+            time.sleep(0.01)
+
+    def outcomes(self, deadline_s: float = 150.0) -> list[Outcome]:
+        """Wait for the end of all requests: none may hang."""
+        self._thread.join(deadline_s)
+        assert not self._thread.is_alive(), "a request hangs"
+        return self._outcomes
+
+    def _run(self) -> None:
+        self._outcomes = asyncio.run(replay(*self._arguments))
+
+    def _seen(self, _: Outcome) -> None:
+        self.answered += 1
+
+
+class Installed:
+    """PrfaaS in its local environment, as a test works on it."""
+
+    def __init__(self, state_dir: Path, output: str) -> None:
+        self.state_dir = state_dir
+        self.output = output
+        self.manifests = Manifests.load(MANIFESTS)
+        self.environment = make_environment(state_dir, self.manifests)
+        self.installation = Installation(self.environment, REPOSITORY / "charts", self.manifests)
+        self.url = self.installation.wait_ready()
+
+    @property
+    def hub(self) -> Cluster:
+        return self.environment.hub
+
+    def cluster(self, name: str) -> Cluster:
+        return self.environment.clusters[name]
+
+    def kubectl(self, *arguments: str, cluster: str = "hub") -> str:
+        return self.cluster(cluster).kubectl("-n", NAMESPACE, *arguments)
+
+    def get(self, kind: str, name: str, cluster: str = "hub") -> Json:
+        found: Json = json.loads(self.kubectl("get", kind, name, "-o", "json", cluster=cluster))
+        return found
+
+    def patch(self, kind: str, name: str, patch: Json | list[Json]) -> None:
+        how = "json" if isinstance(patch, list) else "merge"
+        self.kubectl("patch", kind, name, f"--type={how}", "-p", json.dumps(patch))
+
+    def condition(self, kind: str, name: str, type_: str = "Ready") -> tuple[str, str]:
+        status = self.get(kind, name).get("status") or {}
+        for item in status.get("conditions") or []:
+            if item["type"] == type_:
+                return item["status"], item["reason"]
+        return "Unknown", "Pending"
+
+    def pods(self, cluster: str, **labels: str) -> list[Json]:
+        selector = ",".join(f"prfaas.dev/{key}={value}" for key, value in labels.items())
+        found: list[Json] = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json", cluster=cluster))[
+            "items"
+        ]
+        return found
+
+    def wait(self, condition: Callable[[], object], what: str, deadline_s: float = 60.0) -> None:
+        end_s = time.monotonic() + deadline_s
+        last: object = None
+        while True:
+            try:
+                if condition():
+                    return
+            except (LocalClusterError, httpx.TransportError) as error:
+                last = error
+            assert time.monotonic() < end_s, f"{what} ({last}):\n{self._state()}"
+            time.sleep(0.1)
+
+    def converged(self) -> bool:
+        """Whether everything is as the manifests say."""
+        return all(
+            self.condition(kind, item["metadata"]["name"])[0] == "True"
+            for kind in ("MemberCluster", "PrefillPool", "DecodePool", "InferenceRoute")
+            for item in self.manifests.of_kind(kind)
+        )
+
+    def restore(self) -> None:
+        """Bring the environment back to its manifests."""
+        self.link(fault="none", capacityBps=self.manifests.link_capacity_bps)
+        self.kubectl("apply", "-f", str(MANIFESTS))
+        self.wait(self.converged, "the objects to be ready", 90)
+
+    def replay(self, requests: int, speed: float) -> Replay:
+        return Replay(self.url, self.installation.model, requests, speed)
+
+    def complete(self, tokens: int = 2000, output_tokens: int = 5, **more: Any) -> httpx.Response:
+        """Send one request. Its prompt has not been sent before."""
+        start = time.monotonic_ns() % 40_000
+        body = {
+            "model": self.installation.model,
+            "prompt": [(start + n * n) % 50_000 for n in range(tokens)],
+            "max_tokens": output_tokens,
+        }
+        return httpx.post(f"{self.url}/v1/completions", json=body | more, timeout=ANSWER_S, trust_env=False)
+
+    def link(self, **state: object) -> None:
+        httpx.put(f"{self.environment.link_url}/state", json=state, timeout=5, trust_env=False).raise_for_status()
+
+    def kill(self, pod: str) -> None:
+        """Kill the processes of a pod as a crash would."""
+        pids = [pid for pid in processes.marked(self.environment.supervisor.mark) if _hostname(pid) == pod]
+        assert pids, f"pod {pod} has no process"
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
+    def _state(self) -> str:
+        try:
+            return self.kubectl("get", "prfaas")
+        except LocalClusterError as error:
+            return str(error)
+
+
+def _hostname(pid: int) -> str | None:
+    try:
+        content = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    return next((part[9:].decode() for part in content.split(b"\0") if part.startswith(b"HOSTNAME=")), None)
+
+
+@pytest.fixture(scope="session")
+def prfaas() -> Callable[..., subprocess.Popen[str]]:
+    """Start the command `prfaas` in the repository, as a newcomer would."""
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [Path(sys.executable).with_name("prfaas"), *arguments],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"COLUMNS": "160"},
+        )
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def installed(
+    prfaas: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installed]:
+    """What `prfaas up` leaves running after it has served the beginning of the trace."""
+    state_dir = tmp_path_factory.mktemp("local")
+    up = prfaas("up", f"--state-dir={state_dir}", "--requests=120", "--speed=4")
+    try:
+        output, _ = up.communicate(timeout=240)
+        assert up.returncode == 0, output
+        yield Installed(state_dir, output)
+    finally:
+        up.kill()
+        up.wait()
+        prfaas("down", f"--state-dir={state_dir}").communicate(timeout=60)
+        assert processes.marked(processes.mark_of(state_dir)) == []
+
+
+@pytest.fixture
+def system(installed: Installed) -> Iterator[Installed]:
+    """The environment as its manifests say; a test may do to it what it wants."""
+    installed.restore()
+    yield installed
+    installed.restore()
+
+
+def reasons(outcomes: Sequence[Outcome]) -> Mapping[str, int]:
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        counts[outcome.reason] = counts.get(outcome.reason, 0) + 1
+    return counts
