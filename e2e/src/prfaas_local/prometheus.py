@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 METRICS_PORT_NAMES = ("metrics",)
@@ -31,7 +31,7 @@ class PodSource:
     """
 
     cluster: str
-    kubeconfig: Path
+    kubeconfig: PurePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def configuration(
 
 
 def arguments(
-    configuration_path: Path, storage_folder: Path, listen_address: str, *, retention: str = "1d"
+    configuration_path: PurePath, storage_folder: PurePath, listen_address: str, *, retention: str = "1d"
 ) -> list[str]:
     """Return the command line of Prometheus.
 
