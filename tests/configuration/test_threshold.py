@@ -68,3 +68,32 @@ def test_an_empty_decode_pool_holds():
     """There is nothing to search for; the last threshold stays."""
     found = choose("Auto", decode=side(case_study.H20, 0), local=LOCAL, remote=((REMOTE, LINK_BPS),), before=777)
     assert (found.tokens, found.source) == (777, ThresholdSource.HELD)
+
+
+def test_each_remote_pool_counts_with_its_own_profile():
+    """A second pool adds what its own instances do: fast ones take more away from the local pool than slow ones."""
+    slow = side(case_study.H20, 4)
+    one, fast_too, slow_too = (
+        choose("Auto", decode=side(case_study.H20, 20), local=LOCAL, remote=remote, before=None)
+        for remote in (
+            ((REMOTE, LINK_BPS),),
+            ((REMOTE, LINK_BPS), (REMOTE, LINK_BPS)),
+            ((REMOTE, LINK_BPS), (slow, LINK_BPS)),
+        )
+    )
+    assert fast_too.tokens < slow_too.tokens < one.tokens
+    assert fast_too.requests_per_second > slow_too.requests_per_second > one.requests_per_second
+
+
+def test_a_pool_behind_a_dead_link_counts_for_nothing():
+    """Its instances change neither threshold nor prediction."""
+    one = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS),), before=None)
+    both = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS), (REMOTE, 0.0)), before=None)
+    assert (both.tokens, both.requests_per_second) == (one.tokens, one.requests_per_second)
+
+
+def test_without_local_prefill_the_decode_workers_share_their_time():
+    """Eight workers that do both carry what the best split of roles cannot exceed, and not the sum of both."""
+    found = choose("Auto", decode=side(case_study.H20, 8), local=None, remote=((REMOTE, LINK_BPS),), before=None)
+    assert found.requests_per_second == pytest.approx(3.341, rel=0.005)
+    assert "decode" in found.why

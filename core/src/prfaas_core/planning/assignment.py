@@ -236,11 +236,14 @@ class _Rows:
                 costs.append([])
                 for way, tier, row, link_row in columns:
                     taken = cluster.ways[way]
+                    costs[-1].append(self._cost(taken, tier, index))
+                    if not cluster.allows(way, index):
+                        uses[-1].append(None)
+                        continue
                     entries = [(row, taken.busy_s[index] / tier.instances)]
                     if link_row >= 0 and taken.link is not None:
                         entries.append((link_row, taken.bits[index] / taken.link.usable_bps))
                     uses[-1].append(tuple(entries))
-                    costs[-1].append(self._cost(taken, tier, index))
         if self._rate is None:
             return linear.Program(uses, self._limits)
         # Dear enough that no saving outweighs carrying the rate.
@@ -293,7 +296,8 @@ def _first_ways(rows: _Rows, program: linear.Program, start: Assignment | None) 
         block: list[int] = [0] * size
         for index in reversed(range(size)):
             earlier = max(start.parts[number][index], key=lambda part: part[1])[0] if start is not None else None
-            candidates = [c for c, column in enumerate(columns) if column[0] == earlier] or range(len(columns))
+            allowed = [c for c in range(len(columns)) if program.uses[at + index][c] is not None]
+            candidates = [c for c in allowed if columns[c][0] == earlier] or allowed
 
             def fill(column: int, item: int = at + index) -> float:
                 return max(used[row] + amount - program.limits[row] for row, amount in program.uses[item][column] or ())

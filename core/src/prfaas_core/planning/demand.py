@@ -6,6 +6,7 @@ only the choice within a bin; the rate that a plan states is one that a router c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
@@ -40,6 +41,8 @@ class ClusterDemand:
     Attributes:
         cuts: indices into the sample that part the bins; one more than there are bins.
         weights: by bin, part of all requests of the fleet.
+        split: bins from this one on may only go remote and those before only the first way, as one threshold has it; None:
+            every bin may go every way.
         decode_s: seconds of a decode instance that a request of the whole fleet costs here.
         ways: the local one first.
     """
@@ -50,6 +53,11 @@ class ClusterDemand:
     weights: tuple[float, ...]
     decode_s: float
     ways: tuple[Way, ...]
+    split: int | None = None
+
+    def allows(self, way: int, index: int) -> bool:
+        """Return whether a bin may go a way."""
+        return self.split is None or (way == 0) == (index < self.split)
 
     @property
     def local_absorbs(self) -> bool:
@@ -65,17 +73,24 @@ class Demand:
     clusters: tuple[ClusterDemand, ...]
 
     @classmethod
-    def of(cls, fleet: Fleet, bins: int | None = None) -> Self:
-        """Return the demand of a fleet; `bins` a cluster, by default 48 to 256, fewer for more ways."""
-        return cls(fleet, tuple(_cluster(fleet, cluster, bins) for cluster in fleet.clusters))
+    def of(cls, fleet: Fleet, bins: int | None = None, thresholds: Mapping[str, int] | None = None) -> Self:
+        """Return the demand of a fleet.
+
+        Args:
+            bins: a cluster, by default 48 to 256, fewer for more ways.
+            thresholds: tokens, by name of a cluster whose router has only a threshold.
+        """
+        fixed = thresholds or {}
+        return cls(fleet, tuple(_cluster(fleet, cluster, bins, fixed.get(cluster.name)) for cluster in fleet.clusters))
 
 
-def _cluster(fleet: Fleet, cluster: DecodeCluster, bins: int | None) -> ClusterDemand:
+def _cluster(fleet: Fleet, cluster: DecodeCluster, bins: int | None, threshold: int | None) -> ClusterDemand:
     links = tuple(link for link in fleet.links if link.cluster == cluster.name)
     pools = {pool.name: pool for pool in fleet.pools}
     ways = len(fleet.links) + len(fleet.clusters)
     wanted = bins or max(_FEWEST_BINS, min(_MOST_BINS, _CELLS // ways))
-    cuts, share = _cuts(cluster.lengths, wanted), fleet.share(cluster)
+    split = cluster.lengths.index(threshold) if threshold is not None else None
+    cuts, share = _cuts(cluster.lengths, wanted, split), fleet.share(cluster)
     scale = share / len(cluster.lengths.sample)
 
     def way(pool: InstancePool, link: Link | None) -> Way:
@@ -94,9 +109,12 @@ def _cluster(fleet: Fleet, cluster: DecodeCluster, bins: int | None) -> ClusterD
         weights=tuple(scale * (last - first) for first, last in pairwise(cuts)),
         decode_s=share * cluster.decode_s,
         ways=(local, *(way(pools[link.pool], link) for link in links)),
+        split=cuts.index(split) if split is not None else None,
     )
 
 
-def _cuts(lengths: Lengths, bins: int) -> tuple[int, ...]:
+def _cuts(lengths: Lengths, bins: int, split: int | None) -> tuple[int, ...]:
     total = len(lengths.sample)
-    return tuple(sorted({total * index // bins for index in range(bins + 1)}))
+    return tuple(
+        sorted({total * index // bins for index in range(bins + 1)} | ({split} if split is not None else set()))
+    )

@@ -7,7 +7,7 @@ taking away again what is not needed; `Sizing.cost_bound` says how far the resul
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from prfaas_core import errors
@@ -63,6 +63,21 @@ def within(demand: Demand, counts: Counts, limit: Assignment) -> Sizing:
     """Return what is carried when `limit` is the most that the prefill side can do."""
     rate = min(limit.rate, *(decode_rate(cluster, counts) for cluster in demand.clusters))
     return Sizing(dict(counts), limit, limit, rate)
+
+
+def at_thresholds(fleet: Fleet, counts: Counts, thresholds: Mapping[str, int]) -> float:
+    """Return the highest rate when routers have only thresholds, in tokens by cluster, and spread what is longer over the remote
+    pools as well as can be.
+
+    Where nothing remote can be used everything stays, as routers do it; a cluster without local prefill then carries nothing.
+    """
+    usable = {link.cluster for link in fleet.links if link.usable_bps > 0 and counts[link.pool] > 0}
+    kept = {name: tokens for name, tokens in thresholds.items() if name in usable}
+    demand = Demand.of(fleet, thresholds=kept)
+    for cluster in demand.clusters:
+        if cluster.split != 0 and counts[cluster.ways[0].pool.name] == 0:
+            return 0.0
+    return carried(demand, counts).rate
 
 
 def largest(demand: Demand) -> Sizing:

@@ -1,20 +1,22 @@
 """The threshold of a route: the number in its spec, or the best one for what the route has.
 
-`Auto` searches with the model of the paper (section 3.4.2) over the lengths of its case study, a prior until routers report
-the lengths they see, for the numbers of workers that the pools ask for. Asking, not readiness, decides: a pod that
-restarts must not move the threshold, and routers pass over workers that are not there. The prediction beside it is for the
-workers that are ready.
+`Auto` takes the planner's best assignment (`prfaas_core.planning`) of the lengths of the paper's case study, a prior until
+routers report the lengths they see, for the numbers of workers that the pools ask for, each remote pool with its own profile
+and link. Asking, not readiness, decides: a pod that restarts must not move the threshold, and routers pass over workers that
+are not there. The prediction beside it is for the workers that are ready.
 """
 
 import functools
 import math
 from dataclasses import dataclass
+from typing import Self
 
-from prfaas_core import planner
 from prfaas_core.case_study import LENGTHS
 from prfaas_core.errors import CoreError
 from prfaas_core.lengths import Lengths
-from prfaas_core.model import Bound, Deployment, throughput
+from prfaas_core.planning import assignment, explanation, sizing
+from prfaas_core.planning.demand import Demand
+from prfaas_core.planning.fleet import Bounds, DecodeCluster, Fleet, InstancePool, Link
 from prfaas_core.profiles import Profile
 from prfaas_operator.api.inference_route import ThresholdSource
 from prfaas_operator.api.scalars import MAX_TOKENS
@@ -23,12 +25,7 @@ from prfaas_operator.api.scalars import MAX_TOKENS
 OUTPUT_TOKENS = 1024
 _FIRST_TOKENS, _POINTS = 128, 20_000
 
-_BOUNDS = {
-    Bound.REMOTE_PREFILL: "remote prefill",
-    Bound.LINK: "the link",
-    Bound.LOCAL_PREFILL: "local prefill",
-    Bound.DECODE: "decode",
-}
+_ROUTE, _DECODE, _LOCAL = "route", "decode", "local prefill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +58,12 @@ def choose(
     """Return the threshold of a route.
 
     `remote` are the pools that can be used, each with what its link may carry, bit/s. `before` is the threshold in force.
-    Without a local prefill pool the decode workers prefill, and count for both.
+    Without a local prefill pool the decode workers prefill too.
     """
-    deployment = _deployment(decode, local, remote, ready=False)
     if isinstance(wanted, int):
-        predicted = _predicted(decode, local, remote, wanted)
-        return Threshold(wanted, ThresholdSource.FIXED, "set in spec.policy.threshold", predicted)
+        return Threshold(
+            wanted, ThresholdSource.FIXED, "set in spec.policy.threshold", _predicted(decode, local, remote, wanted)
+        )
     if decode.desired == 0:
         tokens = before if before is not None else decode.profile.max_model_len_tokens
         return Threshold(tokens, ThresholdSource.HELD, "the decode pool has no workers", None)
@@ -77,40 +74,80 @@ def choose(
             "no remote pool can be used, so every prompt is prefilled locally",
             _predicted(decode, local, remote, decode.profile.max_model_len_tokens),
         )
+    sizes = _Sizes.of(decode, local, remote, ready=False)
     try:
-        plan = _best(deployment)
+        tokens, rate, bound_by = _best(sizes)
     except CoreError as error:
         tokens = before if before is not None else decode.profile.max_model_len_tokens
         return Threshold(tokens, ThresholdSource.HELD, f"no threshold can be computed: {error}", None)
-    tokens = min(plan.threshold_tokens, MAX_TOKENS)
+    tokens = min(tokens, MAX_TOKENS)
+    prefills = sizes.local[1] if sizes.local is not None else 0
     why = (
-        f"highest rate, {plan.throughput.rate:.3g} requests/s, for {deployment.remote_instances} remote, "
-        f"{deployment.local_instances} local and {deployment.decode_instances} decode workers; "
-        f"{_BOUNDS[plan.throughput.bound]} binds"
+        f"highest rate, {rate:.3g} requests/s, for {sum(count for _, count, _ in sizes.remote)} remote, "
+        f"{prefills} local and {sizes.decode[1]} decode workers; bound by {bound_by}"
     )
     return Threshold(tokens, ThresholdSource.COMPUTED, why, _predicted(decode, local, remote, tokens))
 
 
-def _deployment(decode: Side, local: Side | None, remote: tuple[tuple[Side, float], ...], *, ready: bool) -> Deployment:
-    def count(side: Side) -> int:
-        return (side.ready or 0) if ready else side.desired
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """Profiles and numbers of workers, and what each remote pool's link may carry, bit/s: all that a threshold depends on."""
 
-    # The model knows one kind of remote instance. Others count as so many of the kind that has most workers.
-    kind = max(remote, key=lambda item: item[0].desired)[0].profile if remote else None
-    instances, link_bps = 0.0, 0.0
-    for side, capacity_bps in remote:
-        if kind is not None:
-            instances += count(side) * kind.prefill_s(LENGTHS.mean) / side.profile.prefill_s(LENGTHS.mean)
-        link_bps += capacity_bps
-    return Deployment(
-        local=local.profile if local is not None else decode.profile,
-        local_instances=count(local if local is not None else decode),
-        decode_instances=count(decode),
-        output_tokens=OUTPUT_TOKENS,
-        remote=kind,
-        remote_instances=round(instances),
-        link_bps=link_bps,
-    )
+    decode: tuple[Profile, int]
+    local: tuple[Profile, int] | None
+    remote: tuple[tuple[Profile, int, float], ...]
+
+    @classmethod
+    def of(cls, decode: Side, local: Side | None, remote: tuple[tuple[Side, float], ...], *, ready: bool) -> Self:
+        def count(side: Side) -> int:
+            return (side.ready or 0) if ready else side.desired
+
+        return cls(
+            (decode.profile, count(decode)),
+            (local.profile, count(local)) if local is not None else None,
+            tuple((side.profile, count(side), capacity_bps) for side, capacity_bps in remote),
+        )
+
+    def fleet(self) -> Fleet:
+        """Return the fleet of one route."""
+        profile = self.local[0] if self.local is not None else self.decode[0]
+        cluster = DecodeCluster(
+            name=_ROUTE,
+            lengths=_lengths(profile.max_model_len_tokens),
+            output_tokens=OUTPUT_TOKENS,
+            decode=InstancePool(_DECODE, self.decode[0], Bounds.exactly(self.decode[1])),
+            local=InstancePool(_LOCAL, self.local[0], Bounds.exactly(self.local[1]))
+            if self.local is not None
+            else None,
+        )
+        pools = tuple(
+            InstancePool(f"remote {index}", profile, Bounds.exactly(count))
+            for index, (profile, count, _) in enumerate(self.remote)
+        )
+        links = tuple(
+            Link(pool.name, _ROUTE, capacity_bps) for pool, (_, _, capacity_bps) in zip(pools, self.remote, strict=True)
+        )
+        return Fleet((cluster,), pools, links)
+
+
+@functools.lru_cache(maxsize=64)
+def _best(sizes: _Sizes) -> tuple[int, float, str]:
+    """Return the best threshold, its rate and what binds; it takes some 10 ms, and is asked again at every change of any pod."""
+    fleet = sizes.fleet()
+    demand = Demand.of(fleet)
+    found = sizing.carried(demand, fleet.most())
+    binding = explanation.explain(demand, found, found.rate).binding
+    names = {_bound(resource) for resource in binding}
+    tokens = assignment.threshold_tokens(demand.clusters[0], found.assignment.parts[0])
+    return tokens, found.rate, " and ".join(sorted(names)) or "several limits at once"
+
+
+def _bound(resource: explanation.Resource) -> str:
+    if resource.kind is explanation.Kind.LINK:
+        return "the link"
+    if resource.name in (_DECODE, _LOCAL):
+        return resource.name
+    return "remote prefill"
 
 
 def _predicted(decode: Side, local: Side | None, remote: tuple[tuple[Side, float], ...], tokens: int) -> float | None:
@@ -118,17 +155,16 @@ def _predicted(decode: Side, local: Side | None, remote: tuple[tuple[Side, float
     if any(side.ready is None for side in sides):
         return None
     try:
-        deployment = _deployment(decode, local, remote, ready=True)
-        rate = throughput(deployment, _lengths(deployment.local.max_model_len_tokens), tokens).rate
+        rate = _carried(_Sizes.of(decode, local, remote, ready=True), tokens)
     except CoreError:
         return None
     return float(f"{rate:.4g}") if math.isfinite(rate) else None
 
 
 @functools.lru_cache(maxsize=64)
-def _best(deployment: Deployment) -> planner.Plan:
-    """Return the best plan; the search takes milliseconds, and is asked again at every change of any pod."""
-    return planner.best_threshold(deployment, _lengths(deployment.local.max_model_len_tokens))
+def _carried(sizes: _Sizes, tokens: int) -> float:
+    fleet = sizes.fleet()
+    return sizing.at_thresholds(fleet, fleet.most(), {_ROUTE: tokens})
 
 
 @functools.lru_cache(maxsize=8)
