@@ -30,48 +30,60 @@ def release(worker: Worker, now_s: float, work_s: float) -> None:
 class LinkMeter:
     """What a link carries for this router, from the bytes that arrive while something is on its way.
 
-    `nominal_bps` is the truth until transfers say less, and again after a while without any: an estimate that keeps
-    everything away from the link could otherwise never be corrected.
+    `nominal_bps` is the truth until transfers clearly say less, and again after a while without any: an estimate that keeps
+    everything away from the link could otherwise never be corrected. Bytes count when their transfer ends, in lumps, so
+    that a measurement wavers; only one below `doubt` times nominal is believed, or else the lower half of the noise would
+    pass for a slower link.
 
     Args:
         nominal_bps: what the link should carry, bit/s.
         memory_s: time constant of the averages, seconds of a busy link and of an idle one alike.
         prior_s: seconds of a busy link at `nominal_bps` that the start counts for.
+        doubt: from what part of nominal on the measurement counts as nominal.
     """
 
-    __slots__ = ("_busy_s", "_memory_s", "_moved_bits", "_nominal_bps", "_on_the_way", "_prior_s", "_since_s")
+    __slots__ = (
+        "_busy_s", "_doubt", "_due_s", "_memory_s", "_moved_bits", "_nominal_bps", "_on_the_way", "_prior_s", "_since_s",
+    )  # fmt: skip
 
-    def __init__(self, nominal_bps: float, memory_s: float = 15.0, prior_s: float = 2.0) -> None:
+    def __init__(
+        self, nominal_bps: float, *, memory_s: float = 20.0, prior_s: float = 2.0, doubt: float = 0.75
+    ) -> None:
         self._nominal_bps = errors.positive("nominal_bps", nominal_bps)
         self._memory_s = errors.positive("memory_s", memory_s)
         self._prior_s = errors.positive("prior_s", prior_s)
+        self._doubt = errors.positive("doubt", doubt)
         self._moved_bits = self._busy_s = 0.0
         self._since_s = -math.inf
         self._on_the_way = 0
+        self._due_s = 0.0
 
     def nominal(self, bps: float) -> None:
         """Take over what the link should carry from now on."""
         self._nominal_bps = errors.positive("bps", bps)
 
-    def start(self, now_s: float) -> None:
-        """Note that a transfer begins."""
+    def start(self, now_s: float, due_s: float) -> None:
+        """Note that a transfer begins, which would take `due_s` with the link to itself."""
         if self._on_the_way == 0:
             if self._busy_s > 0:
                 self._forget(now_s - self._since_s)
             self._since_s = now_s
         self._on_the_way += 1
+        self._due_s += due_s
 
-    def finish(self, now_s: float, moved_bytes: float, *, saturated: bool = True) -> None:
+    def finish(self, now_s: float, due_s: float, moved_bytes: float, *, saturated: bool = True) -> None:
         """Note that a transfer ended.
 
         Args:
             now_s: the time.
+            due_s: as it was given at the start.
             moved_bytes: what it moved; 0 when it failed.
             saturated: whether the link held it up. A push that ends with its prefill says nothing about the link.
         """
         elapsed_s = now_s - self._since_s
         self._since_s = now_s
         self._on_the_way -= 1
+        self._due_s = self._due_s - due_s if self._on_the_way else 0.0
         if self._busy_s > 0 or saturated:
             self._forget(elapsed_s)
         if saturated:
@@ -80,13 +92,19 @@ class LinkMeter:
 
     def capacity_bps(self, now_s: float) -> float:
         """Return what the link carries, bit/s: above 0 and at most nominal."""
-        if self._busy_s == 0 and self._on_the_way == 0:
+        if self._on_the_way:
+            # By then everything on the way should have ended; a wait beyond it is the first sign of an outage.
+            late_s = max(0.0, now_s - self._since_s - self._due_s)
+        elif self._busy_s:
+            # Nothing is on the way: what was measured fades.
+            late_s = 0.0
+        else:
             return self._nominal_bps
-        waiting_s = now_s - self._since_s if self._on_the_way else 0.0
-        # A transfer that is under way has moved something already; only a wait longer than the prior is a bad sign.
-        busy_s = self._busy_s + max(0.0, waiting_s - self._prior_s)
-        measured = (self._moved_bits + self._prior_s * self._nominal_bps) / (busy_s + self._prior_s)
-        return min(self._nominal_bps, measured)
+        kept = 1.0 if self._on_the_way else math.exp((self._since_s - now_s) / self._memory_s)
+        measured = (kept * self._moved_bits + self._prior_s * self._nominal_bps) / (
+            kept * self._busy_s + late_s + self._prior_s
+        )
+        return measured if measured < self._doubt * self._nominal_bps else self._nominal_bps
 
     def _forget(self, elapsed_s: float) -> None:
         kept = math.exp(-elapsed_s / self._memory_s)

@@ -235,7 +235,8 @@ class Engine:
             part.service_s = service_s
             if part.link is not None and pool.seen.push:
                 part.link.pace(part, part.kv_bytes, ends_s, pool.layers, now_s)
-                part.link.meter.start(now_s)
+                part.due_s = service_s + 8 * part.kv_bytes / part.link.spec.capacity_bps
+                part.link.meter.start(now_s, part.due_s)
                 self.moving[part.number] = part
                 self.plan_link(part.link)
         self.at(ends_s, self.prefill_done, worker, worker.token)
@@ -276,7 +277,8 @@ class Engine:
                 link.release(job, now_s)
             else:
                 link.send(job, job.kv_bytes, now_s)
-                link.meter.start(now_s)
+                job.due_s = 8 * job.kv_bytes / link.spec.capacity_bps
+                link.meter.start(now_s, job.due_s)
                 self.moving[job.number] = job
             if self.scenario.transfer_timeout_s != math.inf:
                 self.at(now_s + self.scenario.transfer_timeout_s, self.transfer_late, job, job.token)
@@ -326,8 +328,8 @@ class Engine:
         job.link = None
         link.seen.backlog_bytes = max(0.0, link.seen.backlog_bytes - job.kv_bytes)
         late_s = self.now_s - job.prefilled_s if moved else math.inf
-        saturated = not job.prefill.pool.seen.push or late_s > 0.1 * job.service_s
-        link.meter.finish(self.now_s, job.kv_bytes if moved else 0.0, saturated=saturated)
+        saturated = not job.prefill.pool.seen.push or late_s > 0.3 * job.service_s
+        link.meter.finish(self.now_s, job.due_s, job.kv_bytes if moved else 0.0, saturated=saturated)
         if moved:
             pool = job.prefill.pool
             pool.moved_bytes += job.kv_bytes

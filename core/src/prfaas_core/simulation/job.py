@@ -28,7 +28,7 @@ class Job:
     """
 
     __slots__ = (
-        "arrived_s", "cached_tokens", "decode", "finish_v", "first_token_s", "keys", "kv_bytes", "link",
+        "arrived_s", "cached_tokens", "decode", "due_s", "first_token_s", "keys", "kv_bytes", "link",
         "lost_mark_s", "number", "output_tokens", "paced_until_s", "prefill", "prefilled_s", "rate", "reason",
         "remaining_bytes", "service_s", "tail_bytes", "token", "tokens", "work_s",
     )  # fmt: skip
@@ -51,7 +51,7 @@ class Job:
         self.prefilled_s: float
         self.first_token_s: float
         self.lost_mark_s: float
-        self.finish_v: float
+        self.due_s: float
         self.rate: float
         self.remaining_bytes: float
         self.tail_bytes: float
