@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,26 @@ class Installed:
         }
         return httpx.post(f"{self.url}/v1/completions", json=body | more, timeout=ANSWER_S, trust_env=False)
 
+    def metrics(self, pod_prefix: str, cluster: str = "east") -> str:
+        """Return what a running pod says of itself."""
+        pods = json.loads(self.kubectl("get", "pods", "-o", "json", cluster=cluster))["items"]
+        pod = next(item for item in pods if item["metadata"]["name"].startswith(pod_prefix))
+        port = pod["metadata"]["annotations"]["prometheus.io/port"]
+        return httpx.get(f"http://{pod['status']['podIP']}:{port}/metrics", timeout=5, trust_env=False).text
+
+    def operator(self) -> str:
+        """Return the name of the operator's pod."""
+        return self.hub.kubectl("get", "pods", "-n", "prfaas-system", "-o", "jsonpath={.items[0].metadata.name}")
+
+    def log(self, cluster: str, pod: str) -> str:
+        """Return the logs of a pod's containers, of all their runs."""
+        folders = (self.state_dir / cluster / "node" / "pods").glob(f"*_{pod}_*")
+        return "".join(path.read_text() for folder in folders for path in sorted(folder.glob("*/*.log")))
+
+    def reasons(self, outcomes: Sequence[Outcome]) -> Mapping[str, int]:
+        """Return how many requests have each reason."""
+        return Counter(outcome.reason for outcome in outcomes if outcome.reason)
+
     def link(self, **state: object) -> None:
         httpx.put(f"{self.environment.link_url}/state", json=state, timeout=5, trust_env=False).raise_for_status()
 
@@ -211,10 +232,3 @@ def system(installed: Installed) -> Iterator[Installed]:
     installed.restore()
     yield installed
     installed.restore()
-
-
-def reasons(outcomes: Sequence[Outcome]) -> Mapping[str, int]:
-    counts: dict[str, int] = {}
-    for outcome in outcomes:
-        counts[outcome.reason] = counts.get(outcome.reason, 0) + 1
-    return counts

@@ -50,5 +50,7 @@ def test_an_interruption_leaves_nothing(
         up.kill()
         up.wait()
         reader.join(10)
+        if up.stdout is not None:
+            up.stdout.close()
     # Nobody is left to wait for what a killed command started; its end is noticed by the supervisor.
     assert processes.wait_gone(processes.mark_of(tmp_path), 30)

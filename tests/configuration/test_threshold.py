@@ -3,10 +3,22 @@
 import pytest
 
 from prfaas_core import case_study
+from prfaas_core.lengths import Lengths
 from prfaas_operator.api.inference_route import ThresholdSource
-from prfaas_operator.configuration.threshold import Side, choose
+from prfaas_operator.configuration.threshold import Before, Mix, Side
+from prfaas_operator.configuration.threshold import choose as choose_with
 
 LINK_BPS = 100e9
+
+
+PRIOR = Mix()
+
+
+def choose(wanted, *, before=None, mix=PRIOR, **given):
+    """Choose with the prior, and after a threshold that was not measured."""
+    return choose_with(
+        wanted, before=Before(before, measured=False) if isinstance(before, int) else before, mix=mix, **given
+    )
 
 
 def side(profile, desired, ready="desired"):
@@ -97,3 +109,39 @@ def test_without_local_prefill_the_decode_workers_share_their_time():
     found = choose("Auto", decode=side(case_study.H20, 8), local=None, remote=((REMOTE, LINK_BPS),), before=None)
     assert found.requests_per_second == pytest.approx(3.341, rel=0.005)
     assert "decode" in found.why
+
+
+def test_what_routers_measure_replaces_the_prior():
+    """Shorter prompts mean a lower threshold, and the source says where it comes from."""
+    half = Lengths.of(tokens / 2 for tokens in case_study.LENGTHS.sample[::20])
+    sides = {"decode": DECODE, "local": LOCAL, "remote": ((REMOTE, LINK_BPS),)}
+    prior = choose("Auto", **sides)
+    found = choose("Auto", **sides, mix=Mix(half, 300))
+    assert found.source is ThresholdSource.MEASURED
+    assert found.tokens < 0.6 * prior.tokens
+
+
+def test_a_measured_threshold_is_held_while_nothing_is_measured():
+    """Neither a restarted operator nor an idle night brings the prior back."""
+    sides = {"decode": DECODE, "local": LOCAL, "remote": ((REMOTE, LINK_BPS),)}
+    found = choose("Auto", **sides, before=Before(7000, measured=True))
+    assert (found.tokens, found.source) == (7000, ThresholdSource.HELD)
+    assert choose("Auto", **sides, before=Before(7000, measured=False)).tokens == pytest.approx(19_400, rel=0.05)
+
+
+def test_a_small_gain_moves_nothing_and_a_large_one_does():
+    """What is measured is noisy; the threshold is not."""
+    sides = {"decode": DECODE, "local": LOCAL, "remote": ((REMOTE, LINK_BPS),)}
+    best = choose("Auto", **sides).tokens
+    assert choose("Auto", **sides, before=best + 200).tokens == best + 200
+    assert "would carry less than 3%" in choose("Auto", **sides, before=best + 200).why
+    assert choose("Auto", **sides, before=2 * best).tokens == best
+
+
+def test_scarce_decode_does_not_move_the_threshold():
+    """Decode carries the same at every threshold, so the prefill sides are balanced as if it carried more."""
+    few = choose("Auto", decode=side(case_study.H20, 1), local=LOCAL, remote=((REMOTE, LINK_BPS),))
+    many = choose("Auto", decode=side(case_study.H20, 50), local=LOCAL, remote=((REMOTE, LINK_BPS),))
+    assert few.tokens == many.tokens
+    assert "decode binds" in few.why
+    assert few.requests_per_second == pytest.approx(0.781, rel=0.01)

@@ -29,7 +29,8 @@ from prfaas_operator.options import Options
 from prfaas_operator.reconcile import clusters, links, pools, profiles, routes
 from prfaas_operator.reconcile.children import Children
 from prfaas_operator.reconcile.context import Context
-from prfaas_operator.reconcile.metering import metered_links
+from prfaas_operator.reconcile.metering import decode_pools, metered_links
+from prfaas_operator.scaling.answers import AnswerMeter
 from prfaas_operator.scaling.links import LinkMeter
 from prfaas_operator.scaling.pools import PoolScaler, ScaledPool
 from prfaas_operator.scaling.prometheus import Prometheus
@@ -93,6 +94,11 @@ class Hub:
                 on_change=queue.add,
                 interval_s=options.link_interval_s,
             ),
+            answers=AnswerMeter(
+                self._prometheus.ask,
+                pools=lambda: decode_pools(self.context),
+                interval_s=options.link_interval_s,
+            ),
             events=EventRecorder(hub),
             metrics=metrics,
             ca_pem=self._tls.ca_pem,
@@ -119,6 +125,7 @@ class Hub:
             ("events", self.context.events.run()),
             ("autoscaling", self.context.scaler.run()),
             ("links", self.context.links.run()),
+            ("answers", self.context.answers.run()),
             ("comparison", self._comparison.run()),
             ("certificates", self._tls.watch()),
         )

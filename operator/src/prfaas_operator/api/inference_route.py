@@ -68,6 +68,7 @@ class ThresholdSource(StrEnum):
     """Where the threshold in force comes from."""
 
     FIXED = "Fixed"
+    MEASURED = "Measured"
     COMPUTED = "Computed"
     HELD = "Held"
 
@@ -197,7 +198,8 @@ class InferenceRouteStatus(Status):
     threshold_tokens: Whole | None = None
     """The threshold in force."""
     threshold_source: ThresholdSource | None = None
-    """Fixed: from the spec. Computed: from profiles, replicas and link. Held: the last one, since an input is missing."""
+    """Fixed: from the spec. Measured: from profiles, replicas, link and the lengths that routers report. Computed: the same with
+    the lengths of the paper's case study. Held: the last one, since an input is missing."""
     threshold_why: Message | None = None
     """How the threshold came about, for people: what binds, or what is missing."""
     bandwidth: Bandwidth | None = None

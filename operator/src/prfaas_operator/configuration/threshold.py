@@ -1,14 +1,21 @@
 """The threshold of a route: the number in its spec, or the best one for what the route has.
 
-`Auto` takes the planner's best assignment (`prfaas_core.planning`) of the lengths of the paper's case study, a prior until
-routers report the lengths they see, for the numbers of workers that the pools ask for, each remote pool with its own profile
-and link. Asking, not readiness, decides: a pod that restarts must not move the threshold, and routers pass over workers that
-are not there. The prediction beside it is for the workers that are ready.
+`Auto` takes the planner's best assignment (`prfaas_core.planning`) of the lengths that routers report, for the numbers of
+workers that the pools ask for, each remote pool with its own profile and link. Asking, not readiness, decides: a pod that
+restarts must not move the threshold, and routers pass over workers that are not there. The prediction beside it is for the
+workers that are ready.
+
+Until routers have seen enough requests the lengths are those of the paper's case study. A threshold that came from measured
+lengths is held, and not replaced by one from that prior, when an operator has just started or nobody asks for anything. A new
+threshold has to carry `MIN_GAIN` more than the one in force, so that noise in what is measured moves nothing.
+
+Where a prefill pool stands beside the decode workers, these do not count in the choice: decode carries what it carries at
+every threshold (equation (5) of the paper), and where it binds, prefill sides that are equally busy still give the lowest TTFT.
 """
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from prfaas_core.case_study import LENGTHS
@@ -23,6 +30,9 @@ from prfaas_operator.api.scalars import MAX_TOKENS
 
 # Mean length of the answers in the paper's case study (section 4.1).
 OUTPUT_TOKENS = 1024
+MIN_GAIN = 0.03
+# Instances of a decode pool that never binds.
+_PLENTY = 1_000_000
 _FIRST_TOKENS, _POINTS = 128, 20_000
 
 _ROUTE, _DECODE, _LOCAL = "route", "decode", "local prefill"
@@ -35,6 +45,27 @@ class Side:
     profile: Profile
     desired: int
     ready: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """The requests of a route.
+
+    Attributes:
+        lengths: their uncached lengths; None when too little was seen.
+        output_tokens: mean length of their answers; None when it is not known.
+    """
+
+    lengths: Lengths | None = None
+    output_tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The threshold in force; `measured` when it came from lengths that routers reported."""
+
+    tokens: int
+    measured: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,40 +84,49 @@ def choose(
     decode: Side,
     local: Side | None,
     remote: tuple[tuple[Side, float], ...],
-    before: int | None,
+    before: Before | None,
+    mix: Mix,
 ) -> Threshold:
     """Return the threshold of a route.
 
-    `remote` are the pools that can be used, each with what its link may carry, bit/s. `before` is the threshold in force.
-    Without a local prefill pool the decode workers prefill too.
+    `remote` are the pools that can be used, each with what its link may carry, bit/s. Without a local prefill pool the decode
+    workers prefill too.
     """
+    output_tokens = mix.output_tokens or OUTPUT_TOKENS
+    longest = decode.profile.max_model_len_tokens
+    lengths = mix.lengths or _prior((local or decode).profile.max_model_len_tokens)
+    sizes = _Sizes.of(decode, local, remote, lengths, output_tokens, ready=False)
+
+    def found(tokens: int, source: ThresholdSource, why: str) -> Threshold:
+        return Threshold(tokens, source, why, _predicted(decode, local, remote, lengths, output_tokens, tokens))
+
+    def held(why: str) -> Threshold:
+        return Threshold(before.tokens if before is not None else longest, ThresholdSource.HELD, why, None)
+
     if isinstance(wanted, int):
-        return Threshold(
-            wanted, ThresholdSource.FIXED, "set in spec.policy.threshold", _predicted(decode, local, remote, wanted)
-        )
+        return found(wanted, ThresholdSource.FIXED, "set in spec.policy.threshold")
     if decode.desired == 0:
-        tokens = before if before is not None else decode.profile.max_model_len_tokens
-        return Threshold(tokens, ThresholdSource.HELD, "the decode pool has no workers", None)
+        return held("the decode pool has no workers")
     if not remote:
-        return Threshold(
-            decode.profile.max_model_len_tokens,
-            ThresholdSource.COMPUTED,
-            "no remote pool can be used, so every prompt is prefilled locally",
-            _predicted(decode, local, remote, decode.profile.max_model_len_tokens),
+        return found(
+            longest, ThresholdSource.COMPUTED, "no remote pool can be used, so every prompt is prefilled locally"
         )
-    sizes = _Sizes.of(decode, local, remote, ready=False)
+    if mix.lengths is None and before is not None and before.measured:
+        return held("routers have reported too few requests to go by; the last threshold stays")
+    source = ThresholdSource.MEASURED if mix.lengths is not None else ThresholdSource.COMPUTED
     try:
-        tokens, rate, bound_by = _best(sizes)
+        best = _best(sizes)
+        tokens = min(best.tokens, MAX_TOKENS)
+        if before is not None and best.prefill_rps < (1 + MIN_GAIN) * _prefill_rps(sizes, before.tokens):
+            tokens = before.tokens
+        rate = _carried(sizes, tokens)
     except CoreError as error:
-        tokens = before if before is not None else decode.profile.max_model_len_tokens
-        return Threshold(tokens, ThresholdSource.HELD, f"no threshold can be computed: {error}", None)
-    tokens = min(tokens, MAX_TOKENS)
-    prefills = sizes.local[1] if sizes.local is not None else 0
-    why = (
-        f"highest rate, {rate:.3g} requests/s, for {sum(count for _, count, _ in sizes.remote)} remote, "
-        f"{prefills} local and {sizes.decode[1]} decode workers; bound by {bound_by}"
+        return held(f"no threshold can be computed: {error}")
+    kept = (
+        "" if tokens == min(best.tokens, MAX_TOKENS) else f"; {best.tokens} would carry less than {MIN_GAIN:.0%} more"
     )
-    return Threshold(tokens, ThresholdSource.COMPUTED, why, _predicted(decode, local, remote, tokens))
+    why = f"{rate:.2g} requests/s {sizes.described()}, {best.bound_by} binds{kept}"
+    return found(tokens, source, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +136,20 @@ class _Sizes:
     decode: tuple[Profile, int]
     local: tuple[Profile, int] | None
     remote: tuple[tuple[Profile, int, float], ...]
+    lengths: Lengths
+    output_tokens: float
 
     @classmethod
-    def of(cls, decode: Side, local: Side | None, remote: tuple[tuple[Side, float], ...], *, ready: bool) -> Self:
+    def of(
+        cls,
+        decode: Side,
+        local: Side | None,
+        remote: tuple[tuple[Side, float], ...],
+        lengths: Lengths,
+        output_tokens: float,
+        *,
+        ready: bool,
+    ) -> Self:
         def count(side: Side) -> int:
             return (side.ready or 0) if ready else side.desired
 
@@ -106,15 +157,26 @@ class _Sizes:
             (decode.profile, count(decode)),
             (local.profile, count(local)) if local is not None else None,
             tuple((side.profile, count(side), capacity_bps) for side, capacity_bps in remote),
+            lengths,
+            output_tokens,
         )
+
+    def described(self) -> str:
+        """Return the numbers of workers in words."""
+        prefills = self.local[1] if self.local is not None else 0
+        remote = sum(count for _, count, _ in self.remote)
+        return f"with {remote} remote, {prefills} local and {self.decode[1]} decode workers"
+
+    def unbound(self) -> Self:
+        """Return the same with decode that never binds, where prefill has workers of its own."""
+        return self if self.local is None else replace(self, decode=(self.decode[0], _PLENTY))
 
     def fleet(self) -> Fleet:
         """Return the fleet of one route."""
-        profile = self.local[0] if self.local is not None else self.decode[0]
         cluster = DecodeCluster(
             name=_ROUTE,
-            lengths=_lengths(profile.max_model_len_tokens),
-            output_tokens=OUTPUT_TOKENS,
+            lengths=self.lengths,
+            output_tokens=self.output_tokens,
             decode=InstancePool(_DECODE, self.decode[0], Bounds.exactly(self.decode[1])),
             local=InstancePool(_LOCAL, self.local[0], Bounds.exactly(self.local[1]))
             if self.local is not None
@@ -130,16 +192,32 @@ class _Sizes:
         return Fleet((cluster,), pools, links)
 
 
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The best threshold, what prefill carries at it, and what binds the route as a whole."""
+
+    tokens: int
+    prefill_rps: float
+    bound_by: str
+
+
 @functools.lru_cache(maxsize=64)
-def _best(sizes: _Sizes) -> tuple[int, float, str]:
-    """Return the best threshold, its rate and what binds; it takes some 10 ms, and is asked again at every change of any pod."""
-    fleet = sizes.fleet()
-    demand = Demand.of(fleet)
-    found = sizing.carried(demand, fleet.most())
-    binding = explanation.explain(demand, found, found.rate).binding
-    names = {_bound(resource) for resource in binding}
+def _best(sizes: _Sizes) -> _Best:
+    """Search; it takes some 10 ms, and is asked again at every change of any pod."""
+    demand = Demand.of(sizes.unbound().fleet())
+    found = sizing.carried(demand, sizes.unbound().fleet().most())
     tokens = assignment.threshold_tokens(demand.clusters[0], found.assignment.parts[0])
-    return tokens, found.rate, " and ".join(sorted(names)) or "several limits at once"
+    everything = sizes.fleet()
+    whole = Demand.of(everything)
+    carried = sizing.carried(whole, everything.most())
+    names = {_bound(resource) for resource in explanation.explain(whole, carried, carried.rate).binding}
+    return _Best(tokens, found.rate, " and ".join(sorted(names)) or "several limits at once")
+
+
+@functools.lru_cache(maxsize=64)
+def _prefill_rps(sizes: _Sizes, tokens: int) -> float:
+    fleet = sizes.unbound().fleet()
+    return sizing.at_thresholds(fleet, fleet.most(), {_ROUTE: tokens})
 
 
 def _bound(resource: explanation.Resource) -> str:
@@ -150,15 +228,22 @@ def _bound(resource: explanation.Resource) -> str:
     return "remote prefill"
 
 
-def _predicted(decode: Side, local: Side | None, remote: tuple[tuple[Side, float], ...], tokens: int) -> float | None:
+def _predicted(
+    decode: Side,
+    local: Side | None,
+    remote: tuple[tuple[Side, float], ...],
+    lengths: Lengths,
+    output_tokens: float,
+    tokens: int,
+) -> float | None:
     sides = [decode, *([local] if local is not None else []), *(side for side, _ in remote)]
     if any(side.ready is None for side in sides):
         return None
     try:
-        rate = _carried(_Sizes.of(decode, local, remote, ready=True), tokens)
+        rate = _carried(_Sizes.of(decode, local, remote, lengths, output_tokens, ready=True), tokens)
     except CoreError:
         return None
-    return float(f"{rate:.4g}") if math.isfinite(rate) else None
+    return float(f"{rate:.3g}") if math.isfinite(rate) else None
 
 
 @functools.lru_cache(maxsize=64)
@@ -168,7 +253,7 @@ def _carried(sizes: _Sizes, tokens: int) -> float:
 
 
 @functools.lru_cache(maxsize=8)
-def _lengths(max_tokens: int) -> Lengths:
+def _prior(max_tokens: int) -> Lengths:
     if max_tokens >= LENGTHS.sample[-1]:
         return LENGTHS
     low = min(_FIRST_TOKENS, max_tokens / 2)

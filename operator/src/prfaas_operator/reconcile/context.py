@@ -21,6 +21,7 @@ from prfaas_operator.metrics import Metrics
 from prfaas_operator.objects import ObjectStore, Ref, Stored
 from prfaas_operator.options import Options
 from prfaas_operator.reconcile.children import Children
+from prfaas_operator.scaling.answers import AnswerMeter
 from prfaas_operator.scaling.links import LinkMeter
 from prfaas_operator.scaling.pools import PoolScaler
 from prfaas_operator.status import status_patch
@@ -46,6 +47,7 @@ class Context:
     ledger: Ledger
     scaler: PoolScaler
     links: LinkMeter
+    answers: AnswerMeter
     events: EventRecorder
     metrics: Metrics
     ca_pem: Callable[[], str]

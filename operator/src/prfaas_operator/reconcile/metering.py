@@ -31,7 +31,7 @@ def _metered(context: Context, stored: Stored, link: api.KVLink) -> MeteredLink:
         sink = context.store.model(api.DecodePool, namespace, spec.decode_pool_ref.name)
         if sink is None or sink[1].spec.cluster_ref.name != target:
             continue
-        decode.add(_workers(sink[1], namespace))
+        decode.add(workers_of(sink[1], namespace))
         names = [reference.name for reference in spec.remote_prefill_pool_refs]
         if spec.local_prefill_pool_ref is not None:
             names.append(spec.local_prefill_pool_ref.name)
@@ -41,7 +41,7 @@ def _metered(context: Context, stored: Stored, link: api.KVLink) -> MeteredLink:
             if pool is None or curve is None:
                 continue
             side = behind if pool[1].spec.cluster_ref.name == source else others
-            side[_workers(pool[1], namespace)] = curve
+            side[workers_of(pool[1], namespace)] = curve
     return MeteredLink(
         ref=stored.ref,
         decode=tuple(decode),
@@ -51,7 +51,18 @@ def _metered(context: Context, stored: Stored, link: api.KVLink) -> MeteredLink:
     )
 
 
-def _workers(pool: api.Pool, namespace: str) -> Workers:
+def decode_pools(context: Context) -> list[Workers]:
+    """Return the workers of every decode pool."""
+    found = []
+    for ref in context.store.refs((api.DecodePool.__name__,)):
+        stored = context.store.get(ref)
+        if stored is not None and isinstance(stored.model, api.DecodePool) and not stored.deleting:
+            found.append(workers_of(stored.model, ref.namespace))
+    return found
+
+
+def workers_of(pool: api.Pool, namespace: str) -> Workers:
+    """Return the workers of a pool as Prometheus labels them."""
     return Workers(pool.spec.cluster_ref.name, namespace, pool.metadata.name, role_of(pool))
 
 

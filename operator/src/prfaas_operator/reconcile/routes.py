@@ -4,7 +4,7 @@ from typing import Any
 
 from prfaas_operator import api
 from prfaas_operator.api.conditions import ConditionType, Reason
-from prfaas_operator.api.inference_route import Placement
+from prfaas_operator.api.inference_route import Placement, ThresholdSource
 from prfaas_operator.children.config_map import build_router_files
 from prfaas_operator.children.deployment import build_router_deployment
 from prfaas_operator.children.disruption_budget import build_disruption_budget
@@ -23,10 +23,17 @@ from prfaas_operator.objects import Stored
 from prfaas_operator.reconcile import deletion, pools
 from prfaas_operator.reconcile.children import ChildError
 from prfaas_operator.reconcile.context import Context
+from prfaas_operator.reconcile.metering import workers_of
 from prfaas_operator.reconcile.resolution import Pool, ResolutionError, Resolved, bandwidth, resolve
 from prfaas_operator.reconcile.route_status import RouterPods, route_status
 
 RETRY_S = 5.0
+# The short-term loop: with traffic, the threshold is looked at so often.
+REPLAN_S = 5.0
+
+
+# A threshold that is held may have been measured before that, and the status no longer says.
+_FROM_MEASUREMENT = (ThresholdSource.MEASURED, ThresholdSource.HELD)
 
 
 async def reconcile(context: Context, stored: Stored) -> float | None:
@@ -67,6 +74,8 @@ async def reconcile(context: Context, stored: Stored) -> float | None:
     except TemplateError as error:
         fault = ResolutionError(Reason.INVALID_SPEC, str(error))
     await _write(context, stored, route, fault, resolved, threshold)
+    if again_s is None and context.publisher.traffic(ref) is not None:
+        again_s = REPLAN_S
     return again_s
 
 
@@ -99,12 +108,21 @@ def _unsettled(context: Context, resolved: Resolved) -> bool:
 
 def _threshold(context: Context, stored: Stored, route: api.InferenceRoute, resolved: Resolved) -> thresholds.Threshold:
     newest = context.publisher.newest(stored.ref)
+    before = None
+    if newest is not None:
+        before = thresholds.Before(newest.policy.threshold_tokens, route.status.threshold_source in _FROM_MEASUREMENT)
+    traffic = context.publisher.traffic(stored.ref)
+    decode = resolved.decode
     return thresholds.choose(
         route.spec.policy.threshold,
-        decode=_side(resolved.decode),
+        decode=_side(decode),
         local=_side(resolved.local) if resolved.local is not None else None,
         remote=tuple((_side(remote.pool), remote.usable_bps) for remote in resolved.remote),
-        before=newest.policy.threshold_tokens if newest is not None else None,
+        before=before,
+        mix=thresholds.Mix(
+            traffic.lengths if traffic is not None else None,
+            context.answers.output_tokens(workers_of(decode.model, stored.ref.namespace)),
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from prfaas_operator.api.scaling import Signal, SignalName
 from prfaas_operator.children.metadata import Role
 
 LINK_WINDOW_S = 60
+ANSWER_WINDOW_S = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,15 @@ def received_bytes(decode: Iterable[Workers]) -> str:
     """Return the PromQL of the KV bytes a second that decode pools receive, from wherever; absent if none reports."""
     rates = (f"rate(vllm:nixl_bytes_transferred_sum{pool.selector}[{LINK_WINDOW_S}s])" for pool in _ordered(decode))
     return f"sum({' or '.join(rates)})"
+
+
+def output_tokens(decode: Workers) -> str:
+    """Return the PromQL of the mean tokens of an answer; absent where nothing was answered."""
+    samples = f"{decode.selector}[{ANSWER_WINDOW_S}s]"
+    answered = (
+        f'sum(rate(vllm:request_success_total{decode.selector[:-1]},finished_reason!="abort"}}[{ANSWER_WINDOW_S}s]))'
+    )
+    return f"sum(rate(vllm:generation_tokens_total{samples})) / ({answered} > 0)"
 
 
 def handed_over_bytes(prefill: Iterable[tuple[Workers, float, float]]) -> str:
