@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,8 +28,8 @@ _HOSTS = itertools.count(1)
 class RunningLink:
     """A link to one pod, whose server the test plays."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: str, near: str, far: str) -> None:
-        self.process = process
+    def __init__(self, pid: int, control: str, near: str, far: str) -> None:
+        self.pid = pid
         self.near = near
         self.far = far
         self.http = httpx.Client(base_url=control, trust_env=False, timeout=DEADLINE_S)
@@ -102,11 +103,11 @@ class RunningLink:
 
     def descriptors(self) -> int:
         """Return how many files and sockets the process has open."""
-        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
 
     def resident_bytes(self) -> int:
         """Return how much memory the process has."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -117,9 +118,31 @@ def ranges() -> Iterator[Network]:
         yield network
 
 
+@pytest.fixture(scope="session")
+def fork_link() -> Iterator[Callable[[object], int]]:
+    """Start a link from its description, and return its process id."""
+    with subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("link_process.py")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as forker:  # fmt: skip
+        assert forker.stdin is not None
+        assert forker.stdout is not None
+        read, write = forker.stdout, forker.stdin
+
+        def fork(description: object) -> int:
+            write.write(f"{json.dumps(description)}\n")
+            write.flush()
+            return int(read.readline())
+
+        yield fork
+        write.close()
+
+
 @pytest.fixture
-def start_link(tmp_path: Path, ranges: Network) -> Iterator[Callable[..., RunningLink]]:
-    with links(tmp_path, ranges) as start:
+def start_link(
+    tmp_path: Path, ranges: Network, fork_link: Callable[[object], int]
+) -> Iterator[Callable[..., RunningLink]]:
+    with links(tmp_path, ranges, fork_link) as start:
         yield start
 
 
@@ -130,14 +153,16 @@ def link(start_link: Callable[..., RunningLink]) -> RunningLink:
 
 
 @pytest.fixture(scope="module")
-def shared_link(tmp_path_factory: pytest.TempPathFactory, ranges: Network) -> Iterator[RunningLink]:
+def shared_link(
+    tmp_path_factory: pytest.TempPathFactory, ranges: Network, fork_link: Callable[[object], int]
+) -> Iterator[RunningLink]:
     """A link of 1 Gbit/s without a delay, for tests that leave it as it was."""
-    with links(tmp_path_factory.mktemp("shared"), ranges) as start:
+    with links(tmp_path_factory.mktemp("shared"), ranges, fork_link) as start:
         yield start()
 
 
 @contextmanager
-def links(folder: Path, ranges: Network) -> Iterator[Callable[..., RunningLink]]:
+def links(folder: Path, ranges: Network, fork_link: Callable[[object], int]) -> Iterator[Callable[..., RunningLink]]:
     started: list[RunningLink] = []
 
     def start(**state: Any) -> RunningLink:
@@ -149,20 +174,13 @@ def links(folder: Path, ranges: Network) -> Iterator[Callable[..., RunningLink]]
             "status": {"phase": "Running", "podIP": far},
         }
         log = folder / f"link-{number}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    sys.executable, Path(__file__).with_name("link_process.py"), json.dumps(state), json.dumps([pod]),
-                    ranges.pod_cidr, ranges.service_cidr, near, "9100",
-                ],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        link = RunningLink(process, f"http://{near}:9100", near, far)
+        cidrs = ranges.pod_cidr, ranges.service_cidr
+        pid = fork_link({"state": state, "pods": [pod], "cidrs": cidrs, "control": (near, 9100), "log": str(log)})
+        link = RunningLink(pid, f"http://{near}:9100", near, far)
         started.append(link)
 
         def ready() -> bool:
-            assert process.poll() is None, log.read_text()
+            assert Path(f"/proc/{pid}").exists(), log.read_text()
             try:
                 return link.http.get("/ready").is_success
             except httpx.TransportError:
@@ -175,8 +193,7 @@ def links(folder: Path, ranges: Network) -> Iterator[Callable[..., RunningLink]]
         yield start
     finally:
         for link in started:
-            link.process.kill()
-            link.process.wait()
+            os.kill(link.pid, signal.SIGKILL)
             link.sockets.close()
             link.threads.shutdown()
             link.http.close()

@@ -1,7 +1,14 @@
-"""A link to pods that are given instead of watched: `python link_process.py STATE PODS CONTROL_HOST CONTROL_PORT`."""
+"""Links to pods that are given instead of watched, each in a process of its own.
+
+A line of JSON on standard input describes a link, a line on standard output has its process id. Links are forked off, because
+what they import takes longer to load than most tests take.
+"""
 
 import asyncio
+import ctypes
 import json
+import os
+import signal
 import ssl
 import sys
 
@@ -16,6 +23,8 @@ from prfaas_local.link.translation import Translation
 from prfaas_local.node.apiserver import ApiServer
 from prfaas_local.node.kubeconfig import Credentials
 from prfaas_local.node.reflector import Reflector
+
+PR_SET_PDEATHSIG = 1
 
 
 async def serve(
@@ -34,12 +43,27 @@ async def serve(
     await listeners.run()
 
 
-if __name__ == "__main__":
-    state, pods, pod_cidr, translated_cidr, host, port = sys.argv[1:]
+def run(line: str) -> None:
+    """Be the link that a line of JSON describes, until killed."""
+    # A link ends with whoever started it, also when that is killed.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    given = json.loads(line)
+    log = os.open(given["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
         loop.run(
             serve(
-                LinkState(1e9).changed(json.loads(state)), json.loads(pods), Translation.parse(pod_cidr, translated_cidr),
-                host, int(port),
+                LinkState(1e9).changed(given["state"]), given["pods"], Translation.parse(*given["cidrs"]), *given["control"]
             )
         )  # fmt: skip
+
+
+if __name__ == "__main__":
+    # Ended links are nobody's to wait for.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            run(line)
+        print(pid, flush=True)

@@ -1,6 +1,5 @@
 """A real Prometheus that watches the pods of a real control plane; the pods' servers are the test's."""
 
-import json
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ from prfaas_local.cluster import Cluster
 from prfaas_local.testing import control_plane
 
 DEADLINE_S = 60.0
+PODS = "/api/v1/namespaces/default/pods"
 POD_LABELS = {"prfaas_pool": "prfaas.dev/pool", "prfaas_role": "prfaas.dev/role", "prfaas_route": "prfaas.dev/route"}
 
 
@@ -61,6 +61,7 @@ class Monitored:
         self.cluster = cluster
         self.folder = folder
         self.cleanup = ExitStack()
+        self._api = self.cleanup.enter_context(cluster.client())
         self._process: subprocess.Popen[bytes] | None = None
         self._hosts = iter(range(1, 250))
         self.servers: dict[str, MetricsServer] = {}
@@ -123,14 +124,17 @@ class Monitored:
                 ]
             },
         }
-        self.cluster.kubectl("create", "--filename=-", stdin=json.dumps(pod))
+        answer = self._api.post(PODS, json=pod)
+        assert answer.is_success, answer.text
         self.phase(name, phase, address)
         return address
 
     def phase(self, name: str, phase: str, address: str) -> None:
         """Say in a pod's status that it is in a phase."""
         status = {"status": {"phase": phase, "podIP": address, "podIPs": [{"ip": address}]}}
-        self.cluster.kubectl("patch", "pod", name, "--subresource=status", f"--patch={json.dumps(status)}")
+        merge = {"Content-Type": "application/merge-patch+json"}
+        answer = self._api.patch(f"{PODS}/{name}/status", json=status, headers=merge)
+        assert answer.is_success, answer.text
 
     def query(self, query: str) -> list[dict[str, Any]]:
         """Return the samples of an instant query."""
