@@ -11,6 +11,9 @@ from prfaas_workers.engine import KVLoadError
 from prfaas_workers.openai import RequestError
 from prfaas_workers.testing.local_worker import PULL, handed_over, running, unified
 
+RELATED = st.builds(
+    lambda head, tail: [*range(head), *tail], st.integers(0, 48), st.lists(st.integers(0, 255), min_size=1, max_size=20)
+)
 PROMPTS = st.lists(st.integers(0, 255), min_size=1, max_size=70)
 SIZES = st.sampled_from([1, 3, 16, 64])
 
@@ -96,7 +99,7 @@ def test_seeded_sampling_goes_on_alike(prompt: list[int], temperature: float, se
 
 
 @pytest.mark.slow
-@given(st.lists(st.tuples(PROMPTS, st.integers(1, 8), st.booleans(), st.booleans()), min_size=4, max_size=8))
+@given(st.lists(st.tuples(RELATED, st.integers(1, 8), st.booleans(), st.booleans()), min_size=4, max_size=8))
 @settings(max_examples=12, deadline=None)
 def test_eviction_under_pressure_never_gives_wrong_tokens(requests: list[tuple[list[int], int, bool, bool]]) -> None:
     """Many requests at once at workers with hardly room for one; all are right, and every page comes back."""
@@ -202,6 +205,43 @@ def test_kv_with_other_bytes_is_refused(other: dict[str, Any], word: str, recomp
     asyncio.run(scenario())
 
 
+def test_a_cancelled_computation_keeps_its_pages_until_the_thread_is_done() -> None:
+    """Otherwise it would write into pages that belong to somebody else by then."""
+
+    async def scenario() -> None:
+        async with running() as worker:
+            worker.model.gate.clear()
+            task = asyncio.ensure_future(worker.run(range(100), 4))
+            assert await asyncio.to_thread(worker.model.begun.wait, 10)
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=0.1)
+            assert not done
+            assert worker.held() == 7
+            worker.model.gate.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert worker.held() == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("push", [False, True])
+def test_a_prompt_of_whole_pages_is_never_wholly_cached(push: bool) -> None:
+    """Its last page is computed, or fetched, again: the first output token needs the logits of the last prompt token."""
+
+    async def scenario() -> None:
+        prompt = tuple(range(48))
+        async with running() as prefill, running() as decode:
+            for number in range(2):
+                run = await handed_over(prefill, decode, prompt, 4, push, f"r{number}")
+                assert run.token_ids == unified(prompt, 4)[0]
+            assert decode.engine.metrics.tokens_cached._value.get() == 32
+            again = await decode.run(prompt, 4)
+            assert (again.token_ids, again.cached_tokens) == (unified(prompt, 4)[0], 32)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("push", [False, True])
 def test_a_prefill_given_up_in_the_middle_frees_everything(push: bool) -> None:
     """A cancelled prefill leg ends its reader with an error, and leaves no page behind on either side."""
@@ -219,7 +259,7 @@ def test_a_prefill_given_up_in_the_middle_frees_everything(push: bool) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
             if reader is not None:
-                with pytest.raises(KVLoadError):
+                with pytest.raises(KVLoadError, match="ended the transfer early"):
                     await reader
             assert prefill.held() == decode.held() == 0
             assert prefill.owner.offers == 0

@@ -57,15 +57,23 @@ def make_spec(seed: int = 0, **kv: object) -> dict[str, Any]:
 
 
 class RecordingModel(Model):
-    """Remembers the bits of the logits that it gave, in order, and that it has begun."""
+    """Remembers the bits of the logits that it gave, in order.
+
+    Attributes:
+        begun: set when a layer has begun.
+        gate: cleared, it keeps layers from going on.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__(weights.make(seed), 512)
         self.given: list[bytes] = []
         self.begun = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
 
     def layer(self, index: int, stream: Floats, store: PageStore, table: Sequence[int], start: int) -> Floats:
         self.begun.set()
+        self.gate.wait(30)
         return super().layer(index, stream, store, table, start)
 
     def logits(self, stream: Floats) -> Floats:
