@@ -111,7 +111,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., max_model_len_tokens: _Optional[int] = ..., bytes_per_token: _Optional[float] = ..., prefix_block_tokens: _Optional[int] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("mode", "bandwidth", "threshold_tokens")
+    __slots__ = ("mode", "bandwidth", "threshold_tokens", "algorithm", "absorb", "stale_after_s")
     class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         MODE_UNSPECIFIED: _ClassVar[Policy.Mode]
@@ -130,16 +130,30 @@ class Policy(_message.Message):
     BANDWIDTH_UNSPECIFIED: Policy.Bandwidth
     SCARCE: Policy.Bandwidth
     ABUNDANT: Policy.Bandwidth
+    class Algorithm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ALGORITHM_UNSPECIFIED: _ClassVar[Policy.Algorithm]
+        PAPER: _ClassVar[Policy.Algorithm]
+        FINISH_TIME: _ClassVar[Policy.Algorithm]
+    ALGORITHM_UNSPECIFIED: Policy.Algorithm
+    PAPER: Policy.Algorithm
+    FINISH_TIME: Policy.Algorithm
     MODE_FIELD_NUMBER: _ClassVar[int]
     BANDWIDTH_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    ABSORB_FIELD_NUMBER: _ClassVar[int]
+    STALE_AFTER_S_FIELD_NUMBER: _ClassVar[int]
     mode: Policy.Mode
     bandwidth: Policy.Bandwidth
     threshold_tokens: int
-    def __init__(self, mode: _Optional[_Union[Policy.Mode, str]] = ..., bandwidth: _Optional[_Union[Policy.Bandwidth, str]] = ..., threshold_tokens: _Optional[int] = ...) -> None: ...
+    algorithm: Policy.Algorithm
+    absorb: bool
+    stale_after_s: float
+    def __init__(self, mode: _Optional[_Union[Policy.Mode, str]] = ..., bandwidth: _Optional[_Union[Policy.Bandwidth, str]] = ..., threshold_tokens: _Optional[int] = ..., algorithm: _Optional[_Union[Policy.Algorithm, str]] = ..., absorb: _Optional[bool] = ..., stale_after_s: _Optional[float] = ...) -> None: ...
 
 class Pool(_message.Message):
-    __slots__ = ("namespace", "name", "cluster", "endpoints", "kv_fingerprint", "cache_capacity_tokens", "prefill_seconds", "decode_slots", "connector")
+    __slots__ = ("namespace", "name", "cluster", "endpoints", "kv_fingerprint", "cache_capacity_tokens", "prefill_seconds", "decode_slots", "connector", "price")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +163,7 @@ class Pool(_message.Message):
     PREFILL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DECODE_SLOTS_FIELD_NUMBER: _ClassVar[int]
     CONNECTOR_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     cluster: str
@@ -158,7 +173,8 @@ class Pool(_message.Message):
     prefill_seconds: _containers.RepeatedCompositeFieldContainer[CurvePoint]
     decode_slots: int
     connector: Connector
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., cluster: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., kv_fingerprint: _Optional[str] = ..., cache_capacity_tokens: _Optional[int] = ..., prefill_seconds: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., decode_slots: _Optional[int] = ..., connector: _Optional[_Union[Connector, str]] = ...) -> None: ...
+    price: float
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., cluster: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., kv_fingerprint: _Optional[str] = ..., cache_capacity_tokens: _Optional[int] = ..., prefill_seconds: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., decode_slots: _Optional[int] = ..., connector: _Optional[_Union[Connector, str]] = ..., price: _Optional[float] = ...) -> None: ...
 
 class CurvePoint(_message.Message):
     __slots__ = ("tokens", "value")
@@ -195,18 +211,20 @@ class RemotePool(_message.Message):
     def __init__(self, pool: _Optional[_Union[Pool, _Mapping]] = ..., link: _Optional[_Union[Link, _Mapping]] = ...) -> None: ...
 
 class Link(_message.Message):
-    __slots__ = ("namespace", "name", "capacity_bps", "share", "kv_bytes")
+    __slots__ = ("namespace", "name", "capacity_bps", "share", "kv_bytes", "price")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_BPS_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
     KV_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     capacity_bps: float
     share: float
     kv_bytes: _containers.RepeatedCompositeFieldContainer[CurvePoint]
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., capacity_bps: _Optional[float] = ..., share: _Optional[float] = ..., kv_bytes: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ...) -> None: ...
+    price: float
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., capacity_bps: _Optional[float] = ..., share: _Optional[float] = ..., kv_bytes: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., price: _Optional[float] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_body_bytes", "prefill_timeout_s", "connect_timeout_s")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prfaas_core import errors
-from prfaas_core.routing import Bandwidth, Mode
+from prfaas_core.profiles import Curve
+from prfaas_core.routing import Algorithm, Bandwidth, Mode
 from prfaas_protocol import configuration_pb2 as pb
 
 _MODES = {pb.Policy.ENFORCE: Mode.ENFORCE, pb.Policy.SHADOW: Mode.SHADOW, pb.Policy.LOCAL_ONLY: Mode.LOCAL_ONLY}
 _BANDWIDTHS = {pb.Policy.SCARCE: Bandwidth.SCARCE, pb.Policy.ABUNDANT: Bandwidth.ABUNDANT}
+_ALGORITHMS = {
+    pb.Policy.ALGORITHM_UNSPECIFIED: Algorithm.PAPER,
+    pb.Policy.PAPER: Algorithm.PAPER,
+    pb.Policy.FINISH_TIME: Algorithm.FINISH_TIME,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +33,22 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """The way from a remote pool; see the message of the same name.
+
+    Attributes:
+        capacity_bps: what PrfaaS may use.
+        price: None when it is not known.
+    """
+
+    capacity_bps: float
+    kv_bytes: Curve
+    price: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
-    """One pool; endpoints by name."""
+    """One pool; endpoints by name. What `finish_time` needs is None where the snapshot does not have it."""
 
     name: str
     cluster: str
@@ -34,6 +56,10 @@ class Pool:
     kv_fingerprint: str
     cache_capacity_tokens: int
     push: bool
+    prefill_s: Curve | None = None
+    price: float | None = None
+    decode_slots: int = 0
+    link: Link | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +81,9 @@ class Configuration:
     max_body_bytes: int
     prefill_timeout_s: float
     connect_timeout_s: float
+    algorithm: Algorithm = Algorithm.PAPER
+    absorb: bool = False
+    stale_after_s: float = math.inf
 
     def pools(self) -> tuple[Pool, ...]:
         """Return every pool, decode first."""
@@ -76,10 +105,13 @@ def check(snapshot: pb.Snapshot, route: str) -> Configuration:
         raise errors.InvalidValueError("policy.mode", snapshot.policy.mode, "give ENFORCE, SHADOW or LOCAL_ONLY")
     if snapshot.policy.bandwidth not in _BANDWIDTHS:
         raise errors.InvalidValueError("policy.bandwidth", snapshot.policy.bandwidth, "give SCARCE or ABUNDANT")
+    if snapshot.policy.algorithm not in _ALGORITHMS:
+        raise errors.InvalidValueError("policy.algorithm", snapshot.policy.algorithm, "give PAPER or FINISH_TIME")
     decode = _pool("decode", snapshot.decode)
     local = _pool("local_prefill", snapshot.local_prefill) if snapshot.HasField("local_prefill") else None
     remote = tuple(
-        _pool(f"remote_prefill[{index}].pool", entry.pool) for index, entry in enumerate(snapshot.remote_prefill)
+        _pool(f"remote_prefill[{index}].pool", entry.pool, _link(f"remote_prefill[{index}].link", entry))
+        for index, entry in enumerate(snapshot.remote_prefill)
     )
     for field, pool in (
         ("local_prefill", local),
@@ -110,10 +142,13 @@ def check(snapshot: pb.Snapshot, route: str) -> Configuration:
         max_body_bytes=errors.count("limits.max_body_bytes", snapshot.limits.max_body_bytes, minimum=1),
         prefill_timeout_s=errors.positive("limits.prefill_timeout_s", snapshot.limits.prefill_timeout_s),
         connect_timeout_s=errors.positive("limits.connect_timeout_s", snapshot.limits.connect_timeout_s),
+        algorithm=_ALGORITHMS[snapshot.policy.algorithm],
+        absorb=snapshot.policy.absorb,
+        stale_after_s=errors.non_negative("policy.stale_after_s", snapshot.policy.stale_after_s) or math.inf,
     )
 
 
-def _pool(field: str, pool: pb.Pool) -> Pool:
+def _pool(field: str, pool: pb.Pool, link: Link | None = None) -> Pool:
     if pool.connector not in (pb.NIXL_PULL, pb.NIXL_PUSH):
         raise errors.InvalidValueError(f"{field}.connector", pool.connector, "give NIXL_PULL or NIXL_PUSH")
     endpoints = {}
@@ -138,4 +173,31 @@ def _pool(field: str, pool: pb.Pool) -> Pool:
         errors.text(f"{field}.kv_fingerprint", pool.kv_fingerprint),
         pool.cache_capacity_tokens,
         pool.connector == pb.NIXL_PUSH,
+        _curve(f"{field}.prefill_seconds", pool.prefill_seconds),
+        _price(f"{field}.price", pool.price),
+        pool.decode_slots,
+        link,
     )
+
+
+def _link(field: str, remote: pb.RemotePool) -> Link | None:
+    """Return the link of a remote pool; None when the snapshot says too little to reckon with it."""
+    link = remote.link
+    kv_bytes = _curve(f"{field}.kv_bytes", link.kv_bytes)
+    capacity_bps = errors.non_negative(f"{field}.capacity_bps", link.capacity_bps)
+    share = errors.non_negative(f"{field}.share", link.share)
+    if share > 1:
+        raise errors.InvalidValueError(f"{field}.share", share, "give at most 1")
+    price = _price(f"{field}.price", link.price)
+    if kv_bytes is None or capacity_bps * share == 0:
+        return None
+    return Link(capacity_bps * share, kv_bytes, price)
+
+
+def _curve(field: str, points: Iterable[pb.CurvePoint]) -> Curve | None:
+    anchors = [(float(point.tokens), point.value) for point in points]
+    return Curve.through(anchors, field) if anchors else None
+
+
+def _price(field: str, value: float) -> float | None:
+    return errors.non_negative(field, value) or None

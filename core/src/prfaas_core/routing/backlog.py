@@ -11,6 +11,8 @@ import math
 from prfaas_core import errors
 from prfaas_core.routing.view import Worker
 
+_TRANSFERS = 12
+
 
 def assign(worker: Worker, now_s: float, work_s: float) -> None:
     """Add a prefill that should take `work_s` to a worker that computes in order of arrival."""
@@ -27,6 +29,11 @@ def release(worker: Worker, now_s: float, work_s: float) -> None:
     worker.busy_until_s = now_s + worker.pending_s
 
 
+def expect(worker: Worker, now_s: float, work_s: float) -> None:
+    """Add a prefill whose end will not be seen; it counts until it should be over or another one ends."""
+    worker.busy_until_s = max(now_s, worker.busy_until_s) + work_s
+
+
 class LinkMeter:
     """What a link carries for this router, from the bytes that arrive while something is on its way.
 
@@ -37,7 +44,8 @@ class LinkMeter:
 
     Args:
         nominal_bps: what the link should carry, bit/s.
-        memory_s: time constant of the averages, seconds of a busy link and of an idle one alike.
+        memory_s: time constant of the averages, seconds of a busy link and of an idle one alike; on a slow link it is the
+            time of `_TRANSFERS` transfers, which it takes to even out their sizes.
         prior_s: seconds of a busy link at `nominal_bps` that the start counts for.
         doubt: from what part of nominal on the measurement counts as nominal.
     """
@@ -85,7 +93,7 @@ class LinkMeter:
         self._on_the_way -= 1
         self._due_s = self._due_s - due_s if self._on_the_way else 0.0
         if self._busy_s > 0 or saturated:
-            self._forget(elapsed_s)
+            self._forget(elapsed_s, _TRANSFERS * due_s)
         if saturated:
             self._busy_s += elapsed_s
             self._moved_bits += 8 * moved_bytes
@@ -106,7 +114,7 @@ class LinkMeter:
         )
         return measured if measured < self._doubt * self._nominal_bps else self._nominal_bps
 
-    def _forget(self, elapsed_s: float) -> None:
-        kept = math.exp(-elapsed_s / self._memory_s)
+    def _forget(self, elapsed_s: float, memory_s: float = 0.0) -> None:
+        kept = math.exp(-elapsed_s / max(self._memory_s, memory_s))
         self._busy_s *= kept
         self._moved_bits *= kept

@@ -36,3 +36,12 @@ def price(rate_rps: float, workers: float, utilisation: float) -> float:
     errors.positive("workers", workers)
     errors.non_negative("utilisation", utilisation)
     return rate_rps / workers / (1 - min(utilisation, MOST_LOADED))
+
+
+def prior(service_s: float) -> float:
+    """Return the price to assume where no rates are measured: that of a worker or link at utilisation `MOST_LOADED`.
+
+    rho / s requests a second of `service_s` each keep a server busy for a share rho of the time, which makes the price
+    rho / (1 - rho) / s.
+    """
+    return MOST_LOADED / (1 - MOST_LOADED) / errors.positive("service_s", service_s)
