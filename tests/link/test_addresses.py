@@ -4,7 +4,7 @@ import ipaddress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prfaas_local.link.endpoints import endpoints
@@ -29,6 +29,7 @@ def test_an_address_keeps_its_host_part(address: str, translated: str | None) ->
     assert TRANSLATION.translate(address) == translated
 
 
+@settings(deadline=None)
 @given(st.integers(8, 32), st.integers(0, 2**32 - 1))
 def test_translation_is_one_to_one(length: int, host: int) -> None:
     there = ipaddress.ip_network((f"10.0.0.0/{length}"), strict=False)

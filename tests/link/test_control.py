@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prfaas_local.link.state import CAPACITY_BPS, DELAY_S, Fault, LinkState, StateError
@@ -63,6 +63,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["capacityBps", "delaySeconds", "fault", "x"]), json_values)
     | st.fixed_dictionaries({}, optional={"capacityBps": st.floats(), "delaySeconds": st.floats(), "fault": st.sampled_from(Fault)})
