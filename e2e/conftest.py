@@ -130,8 +130,24 @@ class Installed:
     def restore(self) -> None:
         """Bring the environment back to its manifests."""
         self.link(fault="none", capacityBps=self.manifests.link_capacity_bps)
+        for kind in ("PrefillPool", "DecodePool"):
+            for item in self.manifests.of_kind(kind):
+                self._restore_size(kind, item)
         self.kubectl("apply", "-f", str(MANIFESTS))
         self.wait(self.converged, "the objects to be ready", 90)
+
+    def _restore_size(self, kind: str, wanted: Json) -> None:
+        """Go back between fixed replicas and scaling in one change, since a pool never has both."""
+        name = wanted["metadata"]["name"]
+        if not self.kubectl("get", kind, name, "--ignore-not-found", "-o", "name"):
+            return
+        have, want = ("scaling", "replicas") if "replicas" in wanted["spec"] else ("replicas", "scaling")
+        if have in self.get(kind, name)["spec"]:
+            change = [
+                {"op": "remove", "path": f"/spec/{have}"},
+                {"op": "add", "path": f"/spec/{want}", "value": wanted["spec"][want]},
+            ]
+            self.patch(kind, name, change)
 
     def replay(self, requests: int, speed: float) -> Replay:
         return Replay(self.url, self.installation.model, requests, speed)
