@@ -27,38 +27,23 @@ class SimulatedKV:
     def __init__(
         self, token_ids: array[int], profile: Profile, layers: int, bytes_scale: float, progress: LayerProgress
     ) -> None:
-        self._content = prompt_digest(token_ids)
-        self._tokens = len(token_ids)
+        self.content = prompt_digest(token_ids)
+        self.tokens = len(token_ids)
+        self.layers = layers
         self._profile = profile
-        self._layers = layers
         self._bytes_scale = bytes_scale
         self._progress = progress
 
-    @property
-    def layers(self) -> int:
-        """How many layers there are."""
-        return self._layers
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens of KV there are."""
-        return self._tokens
-
-    @property
-    def content(self) -> str:
-        """The prompt's digest."""
-        return self._content
-
     def total_bytes(self, have_tokens: int) -> int:
         """Return S_kv of the part that the reader lacks, scaled; never 0, since recurrent state always goes whole."""
-        return max(self._layers, round(self._profile.kv_bytes(self._tokens - have_tokens) * self._bytes_scale))
+        return max(self.layers, round(self._profile.kv_bytes(self.tokens - have_tokens) * self._bytes_scale))
 
     async def layer(self, index: int, have_tokens: int) -> memoryview:
         """Wait until a layer is computed and return its bytes."""
         await self._progress.wait(index)
         total_bytes = self.total_bytes(have_tokens)
-        size_bytes = total_bytes * (index + 1) // self._layers - total_bytes * index // self._layers
-        start = (int(self._content[:8], 16) + index * 65_537) % _POOL_BYTES
+        size_bytes = total_bytes * (index + 1) // self.layers - total_bytes * index // self.layers
+        start = (int(self.content[:8], 16) + index * 65_537) % _POOL_BYTES
         if size_bytes <= _POOL_BYTES:
             return _POOL[start : start + size_bytes]
         whole, rest = divmod(size_bytes, _POOL_BYTES)

@@ -19,38 +19,24 @@ class OfferedPages:
     """
 
     def __init__(self, backend: TinyBackend, tokens: int, content: str, progress: LayerProgress) -> None:
+        self.layers = backend.model.layers
+        self.tokens = tokens
+        self.content = content
+        self.progress = progress
         self._backend = backend
-        self._tokens = tokens
-        self._content = content
         self._pages: list[int] = []
         self._ended = False
-        self.progress = progress
-
-    @property
-    def layers(self) -> int:
-        """How many layers there are."""
-        return self._backend.model.layers
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens of KV there are."""
-        return self._tokens
-
-    @property
-    def content(self) -> str:
-        """The prompt's digest."""
-        return self._content
 
     def total_bytes(self, have_tokens: int) -> int:
         """Return the bytes of the pages that the reader does not have completely."""
         geometry = self._backend.geometry
-        return (geometry.pages(self._tokens) - have_tokens // geometry.page_tokens) * geometry.page_bytes * self.layers
+        return (geometry.pages(self.tokens) - have_tokens // geometry.page_tokens) * geometry.page_bytes * self.layers
 
     async def layer(self, index: int, have_tokens: int) -> bytes:
         """Wait until a layer is computed and return its pages."""
         await self.progress.wait(index)
         first = have_tokens // self._backend.geometry.page_tokens
-        return self._backend.store.export(index, self._pages[first:], self._tokens)
+        return self._backend.store.export(index, self._pages[first:], self.tokens)
 
     def assign(self, pages: list[int]) -> None:
         """Hold the prompt's pages from now on."""
