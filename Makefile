@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo controlplane test check format generate lock clean
+.PHONY: help up down controlplane test check format generate lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,8 +16,11 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-demo: $(VENV)/installed ## serve a production trace through a router and simulated workers
-	$(BIN)/prfaas demo
+up: $(VENV)/installed ## start three clusters, install PrfaaS, and serve a production trace
+	$(BIN)/prfaas up
+
+down: $(VENV)/installed ## stop all of that
+	$(BIN)/prfaas down
 
 controlplane: $(VENV)/installed ## build the programs of the local clusters, once
 	$(BIN)/python -m prfaas_local.binaries
