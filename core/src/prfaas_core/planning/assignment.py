@@ -158,7 +158,9 @@ def off_threshold(cluster: ClusterDemand, parts: Parts) -> float:
 
 def _solve(demand: Demand, tiers: Tiers, rate: float | None, start: Assignment | None) -> Assignment:
     # Most links never bind, and a row for each of them would be most of the work: only links that were overrun get one.
-    limited: set[str] = {name for name, price in start.link_prices.items() if price > 0} if start is not None else set()
+    limited = _likely_limited(demand, tiers)
+    if start is not None:
+        limited |= start.link_prices.keys()
     while True:
         rows = _Rows(demand, tiers, rate, limited)
         program = rows.program()
@@ -176,12 +178,26 @@ def _solve(demand: Demand, tiers: Tiers, rate: float | None, start: Assignment |
         start = found
 
 
+def _likely_limited(demand: Demand, tiers: Tiers) -> set[str]:
+    """Return the links that would be full before their pool if all lengths went there."""
+    found = set()
+    for cluster in demand.clusters:
+        for way in cluster.ways:
+            instances = sum(tier.instances for tier in tiers.get(way.pool.name, ()))
+            if way.link is None or way.link.usable_bps == 0 or instances == 0:
+                continue
+            if sum(way.bits) / way.link.usable_bps > sum(way.busy_s) / instances:
+                found.add(way.link.name)
+    return found
+
+
 class _Rows:
     """The rows and columns of the program: pools by tier, and links; each in parts of what there is."""
 
     def __init__(self, demand: Demand, tiers: Tiers, rate: float | None, limited: set[str]) -> None:
         self._limited = limited
         self._demand, self._rate = demand, rate
+        self._overrun = 1.0
         self._target = 1 / rate if rate is not None else 0.0
         self.sizes = [len(cluster.weights) for cluster in demand.clusters]
         self._limits: list[float] = []
@@ -247,8 +263,8 @@ class _Rows:
         if self._rate is None:
             return linear.Program(uses, self._limits)
         # Dear enough that no saving outweighs carrying the rate.
-        overrun = 1e4 * self._rate * (1.0 + sum(map(max, costs)))
-        return linear.Program(uses, self._limits, costs, overrun)
+        self._overrun = 1e4 * self._rate * (1.0 + sum(map(max, costs)))
+        return linear.Program(uses, self._limits, costs, self._overrun)
 
     def _cost(self, way: Way, tier: Tier, index: int) -> float:
         """Return currency an hour at the rate asked for, were the whole bin to go this way."""
@@ -277,12 +293,14 @@ class _Rows:
             # Of several tiers the last one taken is what a further second costs.
             prices[kind][name] = max(prices[kind].get(name, 0.0), price / capacity)
         cycle_s = self._target + solution.excess
+        # A plan that costs nothing has nothing to be relative to: its bound is then as good as rounding.
+        exact = solution.gap <= 1e-9 * self._overrun * cycle_s
         return Assignment(
             parts=tuple(parts),
             rate=1 / cycle_s if cycle_s > 0 else math.inf,
             pool_prices=prices["pool"],
             link_prices=prices["link"],
-            gap=solution.gap / abs(solution.value) if solution.value else 0.0,
+            gap=0.0 if exact else solution.gap / abs(solution.value),
         )
 
 

@@ -23,6 +23,7 @@ Entries = tuple[tuple[int, float], ...]
 
 _EPSILON = 1e-12
 _TOLERANCE = 1e-9
+_NOISE = 1e-12
 
 
 class _Kind(enum.Enum):
@@ -83,6 +84,8 @@ class _Tableau:
         for item, way in enumerate(keys):
             for row, amount in self._uses(item, way):
                 used[row] += amount
+        # Savings below this are rounding of the dual prices, not savings: pivoting on them would go on for ever.
+        self._noise = _NOISE * program.overrun * sum(used) / len(keys)
         slack = [limit - use for limit, use in zip(program.limits, used, strict=True)]
         self._inverse = [[float(row == column) for column in range(rows)] for row in range(rows)]
         self._items = [(_Kind.SLACK, row, 0) for row in range(rows)]
@@ -127,7 +130,7 @@ class _Tableau:
         excess_cost = self._program.overrun - scale
         if excess_cost < -_EPSILON * max(1.0, scale):
             return _Kind.EXCESS, 0, 0, excess_cost
-        best, found = 0.0, None
+        best, found = -self._noise, None
         for item, (offers, key) in enumerate(zip(self._offers(prices), self._keys, strict=True)):
             cheapest = min(offers)
             saving = cheapest - offers[key]

@@ -175,9 +175,8 @@ def smallest(demand: Demand, rate: float, most: Sizing) -> Sizing:
     bound = sum(
         prices[name] * (max(minimum[name], needed[name]) if name in prefills else counts[name]) for name in counts
     ) + link_cost_per_hour(demand, found, rate)
-    counts = _trimmed(demand, counts, minimum, needed, prices, rate, found)
-    final = carried(demand, counts, found)
-    return replace(final, assignment=_settled(demand, counts, rate, final.limit), cost_bound=bound)
+    final = _trimmed(demand, carried(demand, counts, found), minimum, needed, prices, rate)
+    return replace(final, assignment=_settled(demand, final.counts, rate, final.limit), cost_bound=bound)
 
 
 def _fixed(fleet: Fleet) -> set[str]:
@@ -200,32 +199,33 @@ def _decode_counts(demand: Demand, rate: float, most: Counts) -> dict[str, int]:
 
 def _trimmed(
     demand: Demand,
-    counts: dict[str, int],
+    sizing: Sizing,
     minimum: Counts,
-    needed: dict[str, float],
-    prices: dict[str, float],
+    needed: Mapping[str, float],
+    prices: Mapping[str, float],
     rate: float,
-    start: Assignment,
-) -> dict[str, int]:
+) -> Sizing:
     """Take away instances that rounding up left over, the most wasteful first, while the rate is still carried."""
-    trials = max(3, _TRIALS // max(len(cluster.ways) for cluster in demand.clusters) ** 2)
-    waste = sorted(
-        (
-            (prices[name] * (counts[name] - amount), name)
-            for name, amount in needed.items()
-            if counts[name] > minimum[name]
-        ),
-        key=lambda item: (-item[0], item[1]),
-    )
-    for _, name in waste[:trials]:
-        fewer = {**counts, name: counts[name] - 1}
+    trials = max(2, _TRIALS // max(len(cluster.ways) for cluster in demand.clusters) ** 2)
+    waste = [
+        (prices[name] * (amount - sizing.counts[name]), name)
+        for name, amount in needed.items()
+        if sizing.counts[name] > minimum[name]
+    ]
+    for _, name in sorted(waste):
+        # Dual prices bound the rate without solving again: `rate * price` is the most that an instance can be worth.
+        if sizing.limit.rate * (1 - sizing.limit.pool_prices.get(name, 0.0)) < rate * (1 - _ROUNDING):
+            continue
+        if trials == 0:
+            break
+        trials -= 1
         try:
-            found = carried(demand, fewer, start)
+            fewer = carried(demand, {**sizing.counts, name: sizing.counts[name] - 1}, sizing.limit)
         except errors.InvalidValueError:
             continue  # it is the last instance that can prefill for some cluster
-        if found.rate >= rate * (1 - _ROUNDING):
-            counts = fewer
-    return counts
+        if fewer.rate >= rate * (1 - _ROUNDING):
+            sizing = fewer
+    return sizing
 
 
 def _settled(demand: Demand, counts: Counts, rate: float, limit: Assignment) -> Assignment:
