@@ -17,12 +17,17 @@ PROMPT = [ord(letter) for letter in "What is cut or changed on its way"]
 MAX_TOKENS = 5
 
 
-async def through(push: bool, recompute: bool, **damage: Any) -> tuple[list[int] | None, dict[bool, int]]:
+async def through(
+    push: bool, recompute: bool, stall_timeout_s: float = 30.0, **damage: Any
+) -> tuple[list[int] | None, dict[bool, int]]:
     """Hand PROMPT over through a damaging proxy; return the tokens, None for an error, and the bytes that passed.
 
     Afterwards the decode worker serves the prompt rightly from what its cache holds, and neither holds a page.
     """
-    async with running(page_tokens=8) as prefill, running(page_tokens=8, recompute=recompute) as decode:
+    async with (
+        running(page_tokens=8) as prefill,
+        running(page_tokens=8, recompute=recompute, stall_timeout_s=stall_timeout_s) as decode,
+    ):
         with Tampering(("127.0.0.1", prefill.port), **damage) as proxy:
             leg = PULL | ({"transfer_mode": "push"} if push else {})
             params = (await prefill.run(PROMPT, 1, leg, "r")).transfer
@@ -74,5 +79,6 @@ def test_a_changed_byte_is_never_used(
     position = data.draw(st.one_of(st.integers(0, 300), st.integers(0, stream_bytes[to_reader] - 10)))
     position = min(position, stream_bytes[to_reader] - 10)
     damage = {"flip_at": position, "mask": mask, "to_reader": to_reader}
-    tokens, _ = asyncio.run(through(False, recompute, **damage))
+    # A length that has become greater makes one side wait for what never comes.
+    tokens, _ = asyncio.run(through(False, recompute, stall_timeout_s=0.3, **damage))
     assert tokens == (unified(tuple(PROMPT), MAX_TOKENS)[0] if recompute else None)

@@ -94,7 +94,9 @@ class Run:
 class LocalWorker:
     """A tiny engine in this process, with its KV side channel on a real socket."""
 
-    def __init__(self, seed: int, geometry: Geometry, pages: int, lease_s: float, recompute: bool) -> None:
+    def __init__(
+        self, seed: int, geometry: Geometry, pages: int, lease_s: float, recompute: bool, stall_timeout_s: float
+    ) -> None:
         spec = make_spec(seed, dtype=geometry.dtype, layout=geometry.layout, pageSizeTokens=geometry.page_tokens)
         self.model = RecordingModel(seed)
         self.backend = TinyBackend("tiny", self.model, geometry, pages)
@@ -102,14 +104,14 @@ class LocalWorker:
         self.engine_id = f"engine-{id(self)}"
         self.owner = Owner(self.engine_id, kv_fingerprint(spec), lease_s, push_wait_s=5.0)
         self.port = 0
-        self._spec, self._recompute = spec, recompute
+        self._spec, self._recompute, self._stall_timeout_s = spec, recompute, stall_timeout_s
         self.engine: HandoverEngine
 
     async def start(self) -> None:
         self.port = await self.owner.start("127.0.0.1", 0)
         settings = Settings(
             engine_id=self.engine_id, fingerprint=kv_fingerprint(self._spec), side_channel_host="127.0.0.1",
-            side_channel_port=self.port, max_num_seqs=8, recompute=self._recompute, stall_timeout_s=0.5,
+            side_channel_port=self.port, max_num_seqs=8, recompute=self._recompute, stall_timeout_s=self._stall_timeout_s,
             block_tokens=16, tensor_parallel=1,
         )  # fmt: skip
         self.engine = HandoverEngine(Profile.from_spec(self._spec), settings, self.owner, self.backend, Metrics("tiny"))
@@ -157,9 +159,10 @@ async def running(
     pages: int = 64,
     lease_s: float = 30.0,
     recompute: bool = False,
+    stall_timeout_s: float = 30.0,
 ) -> AsyncIterator[LocalWorker]:
     geometry = Geometry(weights.Shape(), page_tokens, dtype, layout)
-    worker = LocalWorker(seed, geometry, pages, lease_s, recompute)
+    worker = LocalWorker(seed, geometry, pages, lease_s, recompute, stall_timeout_s)
     await worker.start()
     try:
         yield worker
