@@ -39,7 +39,7 @@ def test_table_6_prfaas() -> None:
 def test_table_6_homogeneous() -> None:
     result = model.throughput(HOMOGENEOUS, LENGTHS, float("inf"))
     assert result.local_rps == pytest.approx(2.11, abs=0.005)
-    # The paper prints 2.35; three instances at BS_max 20 give 2.344.
+    # The paper prints 2.35; three instances of 20 slots at 25 ms give 2.344.
     assert result.decode_rps == pytest.approx(2.35, abs=0.0065)
     assert result.rate == pytest.approx(2.11, abs=0.005)
 

@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 
 from prfaas_core.reproduction import figures
 
-_DENSE_GBPS = (13.0, *(gbps / 2 for gbps in range(24, 1, -1)))
-
 
 def write(folder: Path, suffix: str) -> tuple[Path, ...]:
     """Write every figure into `folder` as svg or png, and return the paths.
@@ -60,8 +58,9 @@ def _thresholds(axes: Axes) -> None:
 
 
 def _slow_links(axes: Axes) -> None:
-    for line in figures.slow_links(_DENSE_GBPS):
-        axes.plot(line.x, line.y, label=line.label)
+    for line in figures.slow_links():
+        axes.plot(line.x, line.y, label=line.label, marker=".")
+    axes.set_xlim(0, 14)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("link, Gbit/s")
     axes.set_title("Not in the paper: a slow link")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +50,8 @@ def thresholds(thousands: Sequence[float] = tuple(range(1, 61))) -> tuple[Line, 
     )
 
 
-def slow_links(gbps: Sequence[float] = LINKS_GBPS) -> tuple[Line, ...]:
+@functools.lru_cache(maxsize=4)
+def slow_links(gbps: tuple[float, ...] = LINKS_GBPS) -> tuple[Line, ...]:
     """Lambda_max over the link in Gbit/s: as published, with t searched again, and with roles too."""
     deployments = [replace(PRFAAS, link_bps=value * 1e9) for value in gbps]
     x = tuple(float(value) for value in gbps)
