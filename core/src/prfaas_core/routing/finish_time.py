@@ -32,6 +32,10 @@ DECODE_WEIGHT = 0.4
 """Seconds of time to first token that one second of a held up decode stream counts for. Around this value the case study's
 mean time to the last token is least; docs/scheduler.md has the measurements."""
 
+ABSORB_UP_TO = 0.9
+"""Share of a decode worker's slots that may be taken, with the new request, when it prefills although others could. What it
+holds up ends later, so that a worker which is all but full would soon make requests wait for slots."""
+
 _NOTHING = (math.inf, math.inf)
 
 _SOONER = {
@@ -82,7 +86,8 @@ def decide(request: Request, view: View) -> Decision:
         local, wait_s, service_s, usable = _best_worker(local_pool, total_tokens, now_s)
         if local is not None:
             least_own_s = own_s = max(wait_s + service_s, slot_wait_s)
-            best_cost_s = own_s + (local_pool.price or 0.0) * service_s * (wait_s + service_s / (2 * usable))
+            price = local_pool.price or 0.0
+            best_cost_s = own_s + service_s * (local_pool.base_price + price * (wait_s + service_s / (2 * usable)))
             destination, pool, worker = Destination.LOCAL_PREFILL, local_pool, local
 
     if view.absorb or local is None:
@@ -106,7 +111,8 @@ def decide(request: Request, view: View) -> Decision:
         remote_own_s = max(arrival_s, slot_wait_s)
         least_own_s = min(least_own_s, remote_own_s)
         price = remote_pool.price or 0.0
-        cost_s = remote_own_s + link_cost_s + price * service_s * (wait_s + service_s / (2 * usable))
+        work_cost_s = service_s * (remote_pool.base_price + price * (wait_s + service_s / (2 * usable)))
+        cost_s = remote_own_s + link_cost_s + work_cost_s
         if cost_s < best_cost_s or (
             cost_s == best_cost_s
             and destination is Destination.REMOTE_PREFILL
@@ -196,21 +202,26 @@ def _best_worker(pool: Pool, total_tokens: int, now_s: float) -> tuple[Worker | 
             return None, 0.0, 0.0, 0
         return cold, cold_until_s - now_s, curve(total_tokens), usable
     worker, wait_s, service_s = _best_warm_worker(
-        curve, (pool.price or 0.0, usable), total_tokens, now_s, warm if cold is None else [*warm, cold]
+        curve,
+        (pool.base_price, pool.price or 0.0, usable),
+        total_tokens,
+        now_s,
+        warm if cold is None else [*warm, cold],
     )
     return worker, wait_s, service_s, usable
 
 
 def _best_warm_worker(
-    curve: Curve, shared: tuple[float, int], total_tokens: int, now_s: float, workers: list[Worker]
+    curve: Curve, shared: tuple[float, float, int], total_tokens: int, now_s: float, workers: list[Worker]
 ) -> tuple[Worker, float, float]:
-    """Return the worker with the least cost when they hold different prefixes; `shared` is price and usable workers."""
-    price, usable = shared
+    """Return the worker with the least cost when they hold different prefixes; `shared` is base price, price and usable
+    workers."""
+    base, price, usable = shared
     found: list[tuple[float, str, Worker, float, float]] = []
     for worker in workers:
         wait_s = max(0.0, worker.busy_until_s - now_s)
         service_s = curve(max(1, total_tokens - worker.cached_tokens))
-        cost_s = wait_s + service_s + price * service_s * (wait_s + service_s / (2 * usable))
+        cost_s = wait_s + service_s * (1 + base + price * (wait_s + service_s / (2 * usable)))
         found.append((cost_s, worker.name, worker, wait_s, service_s))
     _, _, best, wait_s, service_s = min(found, key=lambda entry: entry[:2])
     return best, wait_s, service_s
@@ -219,10 +230,11 @@ def _best_warm_worker(
 def _best_decode_worker(view: View, total_tokens: int, *, needed: bool) -> tuple[Worker | None, float, float]:
     """Return the decode worker that prefills at the least cost, its own time and the cost, seconds.
 
-    Without `needed` a worker without a free slot is passed over: what it would prefill could not decode there.
+    Without `needed`, workers that prefill already or have few slots left are passed over.
     """
     decode = view.decode
     curve, slots = decode.prefill_s, decode.slots
+    room = ABSORB_UP_TO * slots - 1
     if curve is None:
         # Nothing is known about prefill here; it is the last resort only.
         last = choose_worker(decode) if needed else None
@@ -235,16 +247,18 @@ def _best_decode_worker(view: View, total_tokens: int, *, needed: bool) -> tuple
     best_own_s = math.inf
     for worker in decode.workers:
         decoding = worker.decoding
-        if not worker.usable or (decoding >= slots and not needed):
+        wait_s = worker.busy_until_s - view.now_s
+        if not worker.usable or (not needed and (decoding > room or wait_s > 0)):
             continue
         service_s = curve(max(1, total_tokens - worker.cached_tokens)) if worker.cached_tokens else cold_s
-        wait_s = worker.busy_until_s - view.now_s
         if wait_s < 0.0:
             wait_s = 0.0
         own_s = wait_s + service_s
         if decoding >= slots:
             own_s = max(own_s, _slot_wait_s(worker, view))
-        cost_s = own_s + service_s * (price * (wait_s + service_s / usable_twice) + DECODE_WEIGHT * decoding)
+        cost_s = own_s + service_s * (
+            decode.base_price + price * (wait_s + service_s / usable_twice) + DECODE_WEIGHT * decoding
+        )
         if cost_s < best_key[0] or (cost_s == best_key[0] and worker.name < best_key[1]):
             best, best_key, best_own_s = worker, (cost_s, worker.name), own_s
     return best, best_own_s, best_key[0]
@@ -265,4 +279,4 @@ def _transfer(link: Link, push: bool, wait_s: float, service_s: float, tokens: i
     else:
         backlog_s = max(0.0, backlog_s - prefilled_s)
         arrival_s = prefilled_s + backlog_s + own_s
-    return arrival_s, (link.price or 0.0) * own_s * (backlog_s + own_s / 2)
+    return arrival_s, own_s * (link.base_price + (link.price or 0.0) * (backlog_s + own_s / 2))

@@ -17,11 +17,16 @@ which is a length threshold, because that quotient grows with length: the paper'
 
 from __future__ import annotations
 
+import math
+
 from prfaas_core import errors
 
 MOST_LOADED = 0.75
 """Utilisation above which prices do not rise further: estimates of 1 - rho are not worth much there, and what a long queue
 costs is in the backlogs already. Between 0.7 and 0.95 the case study hardly changes."""
+
+BASE_LOADED = 0.9
+"""Utilisation above which base prices do not rise further."""
 
 
 def price(rate_rps: float, workers: float, utilisation: float) -> float:
@@ -45,3 +50,32 @@ def prior(service_s: float) -> float:
     rho / (1 - rho) / s.
     """
     return MOST_LOADED / (1 - MOST_LOADED) / errors.positive("service_s", service_s)
+
+
+def base_price(price: float, service_s: float, workers: float, utilisation: float) -> float:
+    """Return the base price of local prefill work: its price at the backlog that this utilisation has on average.
+
+    The mean wait is that of M/M/c in Sakasegawa's approximation (1977), s * rho^(sqrt(2 (c + 1)) - 1) / (c (1 - rho)), up to
+    `BASE_LOADED`. The backlogs of the moment waver around it; with it, they shift the planner's partition instead of making
+    one, and near saturation the partition hardly wavers at all.
+    """
+    errors.positive("workers", workers)
+    rho = min(errors.non_negative("utilisation", utilisation), BASE_LOADED)
+    wait_s = service_s * math.pow(rho, math.sqrt(2 * (workers + 1)) - 1) / (workers * (1 - rho))
+    return price * wait_s
+
+
+def across(base: float, local_s: float, remote_s: float, link_s: float, *, link_binds: bool) -> tuple[float, float]:
+    """Return the base prices of remote prefill work and of the link that belong to the `base` of local work.
+
+    With them a request of the threshold's length costs the same on both sides, longer ones less on the remote side. The one
+    of the two remote resources that binds carries it all.
+
+    Args:
+        base: base price of local prefill work.
+        local_s, remote_s, link_s: times of a request of the threshold's length: prefill on either side, and transfer.
+        link_binds: whether the link is full before the remote workers are busy.
+    """
+    if link_binds:
+        return 0.0, base * local_s / errors.positive("link_s", link_s)
+    return base * local_s / errors.positive("remote_s", remote_s), 0.0

@@ -45,13 +45,14 @@ class Link:
         capacity_bps: what PrfaaS may use of it at the moment, bit/s, above 0.
         backlog_bytes: KV that is on its way or will be, of requests that were already sent there.
         kv_bytes: S_kv.
-        price: see `Pool.price`, for a second of the whole link.
+        price, base_price: as of `Pool`, for a second of the whole link.
     """
 
     capacity_bps: float
     kv_bytes: Curve
     backlog_bytes: float = 0.0
     price: float | None = None
+    base_price: float = 0.0
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ class Pool:
         prefill_s: T_prefill of one worker; None when it is not known.
         price: requests a second that stand behind the work of one worker and wait for it, over the share of it that is
             free; see `prfaas_core.routing.prices`. None when it is not known.
+        base_price: what a second of work costs others whatever the backlog is, seconds: the planner's shadow price.
         link: of a remote pool.
         push: whether KV is sent while prefill computes; else it is fetched afterwards.
         slots: requests that one worker decodes at once; 0 when it is not known or the pool does not decode.
@@ -71,6 +73,7 @@ class Pool:
     workers: tuple[Worker, ...]
     prefill_s: Curve | None = None
     price: float | None = None
+    base_price: float = 0.0
     link: Link | None = None
     push: bool = False
     slots: int = 0

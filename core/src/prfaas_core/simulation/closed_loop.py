@@ -17,7 +17,7 @@ from prfaas_core import errors, planner
 from prfaas_core.lengths import Lengths
 from prfaas_core.model import Deployment, throughput
 from prfaas_core.routing import Bandwidth
-from prfaas_core.routing.prices import price
+from prfaas_core.routing.prices import across, base_price, price
 from prfaas_core.simulation.control import Observation, Orders, PoolObservation
 
 
@@ -63,8 +63,9 @@ class ClosedLoop:
         prices = {name: self._price(name, pool) for name, pool in observation.pools.items()}
         link_prices = {name: self._link_price(name, observation.pools[name]) for name in self._remote}
         bandwidth = self._bandwidth(observation)
+        base_prices, link_base_prices = self._base_prices(observation, prices)
         if not self._plan or not observation.uncached_tokens:
-            return Orders(None, bandwidth, prices, link_prices)
+            return Orders(None, bandwidth, prices, link_prices, base_prices, link_base_prices)
         lengths = Lengths.of(max(1, tokens) for tokens in observation.uncached_tokens)
         deployment = self._deployment(observation)
         threshold: int | None = None
@@ -74,7 +75,7 @@ class ClosedLoop:
             if plan.throughput.rate > now * (1 + self._min_gain):
                 threshold = plan.threshold_tokens
         convert = self._roles(observation, deployment, lengths)
-        return Orders(threshold, bandwidth, prices, link_prices, convert)
+        return Orders(threshold, bandwidth, prices, link_prices, base_prices, link_base_prices, convert)
 
     def _deployment(self, observation: Observation) -> Deployment:
         remote = [observation.pools[name] for name in self._remote]
@@ -111,6 +112,30 @@ class ClosedLoop:
             rate = self._average(name, "all", sum(self._averages.get((other, "rate"), 0.0) for other in self._pools()))
         utilisation = self._average(name, "utilisation", pool.utilisation)
         return price(rate, max(1, pool.workers), utilisation)
+
+    def _base_prices(
+        self, observation: Observation, prices: dict[str, float]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        tokens, here = observation.threshold_tokens, self._local or self._decode
+        local, pool = self._template.local.prefill_s, observation.pools[here]
+        # The mean service time follows from what was measured: utilisation over the rate of one worker.
+        rate, utilisation = self._averages[here, "rate"], self._averages[here, "utilisation"]
+        workers = max(1, pool.workers)
+        service_s = utilisation * workers / rate if rate > 0 and self._local is not None else local(tokens / 2)
+        busiest = max([utilisation, *(self._averages[name, "utilisation"] for name in self._remote)])
+        base = base_price(prices[here], service_s, workers, busiest)
+        bases = {here: base, self._decode: base}
+        link_bases: dict[str, float] = {}
+        if self._template.remote is None:
+            return bases, link_bases
+        remote, kv_bytes = self._template.remote.prefill_s(tokens), self._template.remote.kv_bytes(tokens)
+        for name in self._remote:
+            other = observation.pools[name]
+            link_s = 8 * kv_bytes / other.link_bps
+            bases[name], link_bases[name] = across(
+                base, local(tokens), remote, link_s, link_binds=link_s * max(1, other.workers) > remote
+            )
+        return bases, link_bases
 
     def _link_price(self, name: str, pool: PoolObservation) -> float:
         rate = self._average(name, "link rate", pool.link_rate_rps)

@@ -59,7 +59,7 @@ class Orders:
     """What changes; None and empty leave as it is.
 
     Attributes:
-        prices, link_prices: by pool, see `prfaas_core.routing.prices`.
+        prices, base_prices, link_prices, link_base_prices: by pool, see `prfaas_core.routing.prices`.
         convert_to_decode: workers of the local prefill pool to convert to decode; below 0 the other way.
     """
 
@@ -67,6 +67,8 @@ class Orders:
     bandwidth: Bandwidth | None = None
     prices: Mapping[str, float] = field(default_factory=dict)
     link_prices: Mapping[str, float] = field(default_factory=dict)
+    base_prices: Mapping[str, float] = field(default_factory=dict)
+    link_base_prices: Mapping[str, float] = field(default_factory=dict)
     convert_to_decode: int = 0
 
 

@@ -79,5 +79,11 @@ class Steering:
             link = engine.pools[name].link
             if link is not None:
                 link.seen.price = price
+        for name, price in orders.base_prices.items():
+            engine.pools[name].seen.base_price = price
+        for name, price in orders.link_base_prices.items():
+            link = engine.pools[name].link
+            if link is not None:
+                link.seen.base_price = price
         if orders.convert_to_decode:
             self._disruption.convert(abs(orders.convert_to_decode), to_decode=orders.convert_to_decode > 0)
