@@ -153,7 +153,7 @@ class Policy(_message.Message):
     def __init__(self, mode: _Optional[_Union[Policy.Mode, str]] = ..., bandwidth: _Optional[_Union[Policy.Bandwidth, str]] = ..., threshold_tokens: _Optional[int] = ..., algorithm: _Optional[_Union[Policy.Algorithm, str]] = ..., absorb: _Optional[bool] = ..., stale_after_s: _Optional[float] = ...) -> None: ...
 
 class Pool(_message.Message):
-    __slots__ = ("namespace", "name", "cluster", "endpoints", "kv_fingerprint", "cache_capacity_tokens", "prefill_seconds", "decode_slots", "connector", "price")
+    __slots__ = ("namespace", "name", "cluster", "endpoints", "kv_fingerprint", "cache_capacity_tokens", "prefill_seconds", "decode_slots", "connector", "price", "base_price")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +164,7 @@ class Pool(_message.Message):
     DECODE_SLOTS_FIELD_NUMBER: _ClassVar[int]
     CONNECTOR_FIELD_NUMBER: _ClassVar[int]
     PRICE_FIELD_NUMBER: _ClassVar[int]
+    BASE_PRICE_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     cluster: str
@@ -174,7 +175,8 @@ class Pool(_message.Message):
     decode_slots: int
     connector: Connector
     price: float
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., cluster: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., kv_fingerprint: _Optional[str] = ..., cache_capacity_tokens: _Optional[int] = ..., prefill_seconds: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., decode_slots: _Optional[int] = ..., connector: _Optional[_Union[Connector, str]] = ..., price: _Optional[float] = ...) -> None: ...
+    base_price: float
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., cluster: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., kv_fingerprint: _Optional[str] = ..., cache_capacity_tokens: _Optional[int] = ..., prefill_seconds: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., decode_slots: _Optional[int] = ..., connector: _Optional[_Union[Connector, str]] = ..., price: _Optional[float] = ..., base_price: _Optional[float] = ...) -> None: ...
 
 class CurvePoint(_message.Message):
     __slots__ = ("tokens", "value")
@@ -211,20 +213,22 @@ class RemotePool(_message.Message):
     def __init__(self, pool: _Optional[_Union[Pool, _Mapping]] = ..., link: _Optional[_Union[Link, _Mapping]] = ...) -> None: ...
 
 class Link(_message.Message):
-    __slots__ = ("namespace", "name", "capacity_bps", "share", "kv_bytes", "price")
+    __slots__ = ("namespace", "name", "capacity_bps", "share", "kv_bytes", "price", "base_price")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_BPS_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
     KV_BYTES_FIELD_NUMBER: _ClassVar[int]
     PRICE_FIELD_NUMBER: _ClassVar[int]
+    BASE_PRICE_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     capacity_bps: float
     share: float
     kv_bytes: _containers.RepeatedCompositeFieldContainer[CurvePoint]
     price: float
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., capacity_bps: _Optional[float] = ..., share: _Optional[float] = ..., kv_bytes: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., price: _Optional[float] = ...) -> None: ...
+    base_price: float
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., capacity_bps: _Optional[float] = ..., share: _Optional[float] = ..., kv_bytes: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., price: _Optional[float] = ..., base_price: _Optional[float] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_body_bytes", "prefill_timeout_s", "connect_timeout_s")

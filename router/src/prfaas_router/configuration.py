@@ -44,6 +44,7 @@ class Link:
     capacity_bps: float
     kv_bytes: Curve
     price: float | None
+    base_price: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Pool:
     push: bool
     prefill_s: Curve | None = None
     price: float | None = None
+    base_price: float = 0.0
     decode_slots: int = 0
     link: Link | None = None
 
@@ -175,6 +177,7 @@ def _pool(field: str, pool: pb.Pool, link: Link | None = None) -> Pool:
         pool.connector == pb.NIXL_PUSH,
         _curve(f"{field}.prefill_seconds", pool.prefill_seconds),
         _price(f"{field}.price", pool.price),
+        errors.non_negative(f"{field}.base_price", pool.base_price),
         pool.decode_slots,
         link,
     )
@@ -189,9 +192,10 @@ def _link(field: str, remote: pb.RemotePool) -> Link | None:
     if share > 1:
         raise errors.InvalidValueError(f"{field}.share", share, "give at most 1")
     price = _price(f"{field}.price", link.price)
+    base_price = errors.non_negative(f"{field}.base_price", link.base_price)
     if kv_bytes is None or capacity_bps * share == 0:
         return None
-    return Link(capacity_bps * share, kv_bytes, price)
+    return Link(capacity_bps * share, kv_bytes, price, base_price)
 
 
 def _curve(field: str, points: Iterable[pb.CurvePoint]) -> Curve | None:

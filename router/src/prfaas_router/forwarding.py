@@ -19,6 +19,7 @@ import orjson
 from prfaas_core import routing
 from prfaas_core.routing import Decision, Destination, Reason
 from prfaas_router import handshake
+from prfaas_router.accounts import Transfer
 from prfaas_router.configuration import Configuration, Endpoint, Pool
 from prfaas_router.fleet import Fleet
 from prfaas_router.http.client import Answer, Client, UpstreamError
@@ -50,6 +51,7 @@ class _Handover:
 
     params: dict[str, Any]
     push_leg: asyncio.Task[None] | None = None
+    transfer: Transfer | None = None
 
 
 class _PrefillFailed(Exception):  # noqa: N818 - a signal inside this module
@@ -91,7 +93,9 @@ class Forwarder:
             APIError: no decode worker could be asked.
         """
         outcome = Outcome(decision.destination, decision.reason, decision.prefill_pool, decision.prefill_worker)
-        handover = await self._prefill(stack, configuration, prepared, decision, outcome, path, request_id)
+        # The decode worker counts from the decision on, or everything that prefills meanwhile would choose the same one.
+        with self._fleet.busy(configuration.decode.name, decision.decode_worker):
+            handover = await self._prefill(stack, configuration, prepared, decision, outcome, path, request_id)
         excluded: set[str] = set()
         while True:
             worker = decision.decode_worker
@@ -106,6 +110,8 @@ class Forwarder:
             outcome.decode_worker = worker
             try:
                 answer, body = await self._decode(stack, configuration, prepared, endpoint, handover, path, request_id)
+                if handover is not None and handover.transfer is not None:
+                    handover.transfer.end(self._fleet.now_s(), moved=answer.status < 400)
             except _PushFailed:
                 _give_up(handover, outcome, _PREFILL_FAILED[outcome.destination])
                 handover = None
@@ -141,14 +147,23 @@ class Forwarder:
         request_id: str,
     ) -> tuple[Answer, AsyncGenerator[bytes, None]]:
         body = orjson.dumps(handshake.decode_body(prepared.body, handover.params if handover else None))
+        fleet, decode = self._fleet, configuration.decode
         busy = AsyncExitStack()
         async with busy:
-            busy.enter_context(self._fleet.busy(configuration.decode.name, endpoint.name))
+            busy.enter_context(fleet.busy(decode.name, endpoint.name))
+            fetches = handover is not None and handover.push_leg is None
+            if fetches:
+                busy.enter_context(fleet.decoding(decode.name, endpoint.name))
+            absorbed = fleet.absorbs(decode, endpoint.name, prepared) if handover is None else _nothing
+            busy.callback(absorbed)
             send = self._client.post(
                 endpoint.address, path, [("x-request-id", request_id)], body, configuration.connect_timeout_s
             )
             answer = await (send if handover is None or handover.push_leg is None else _unless(send, handover.push_leg))
             busy.push_async_exit(answer)
+            absorbed()
+            if not fetches:
+                busy.enter_context(fleet.decoding(decode.name, endpoint.name))
             chunks = await busy.enter_async_context(aclosing(answer.chunks()))
             stack.push_async_exit(busy.pop_all())
         return answer, chunks
@@ -199,10 +214,13 @@ class Forwarder:
         request_id: str,
     ) -> _Handover | None:
         endpoint = pool.endpoints[worker]
+        transfer = self._fleet.transfer(pool, prepared)
+        if transfer is not None:
+            stack.callback(lambda: transfer.end(self._fleet.now_s(), moved=False))
 
         async def leg() -> dict[str, Any]:
             started_s = asyncio.get_running_loop().time()
-            answer = await self._prefill_leg(configuration, prepared, pool, endpoint, path, request_id)
+            answer = await self._prefill_leg(configuration, prepared, pool, endpoint, transfer, path, request_id)
             outcome.prefill_s = asyncio.get_running_loop().time() - started_s
             self._metrics.prefill(outcome.destination, outcome.prefill_s)
             usage = answer.get("usage")
@@ -214,12 +232,12 @@ class Forwarder:
         if pool.push:
             task = asyncio.get_running_loop().create_task(_discard(leg()))
             stack.push_async_callback(_cancelled, task)
-            return _Handover(handshake.announced(endpoint, request_id), task)
+            return _Handover(handshake.announced(endpoint, request_id), task, transfer)
         params = handshake.offered(await leg(), endpoint)
         if params is None:
             outcome.destination, outcome.reason = Destination.DECODE, Reason.KV_NOT_OFFERED
             return None
-        return _Handover(params)
+        return _Handover(params, None, transfer)
 
     async def _prefill_leg(
         self,
@@ -227,13 +245,16 @@ class Forwarder:
         prepared: Prepared,
         pool: Pool,
         endpoint: Endpoint,
+        transfer: Transfer | None,
         path: str,
         request_id: str,
     ) -> dict[str, Any]:
         body = orjson.dumps(handshake.prefill_body(prepared.body, push=pool.push))
         try:
             async with asyncio.timeout(configuration.prefill_timeout_s):
-                with self._fleet.busy(pool.name, endpoint.name):
+                with self._fleet.prefilling(pool, endpoint.name, prepared) as expected_s:
+                    if transfer is not None:
+                        transfer.prefilling(self._fleet.now_s(), expected_s)
                     async with await self._client.post(
                         endpoint.address, path, [("x-request-id", request_id)], body, configuration.connect_timeout_s
                     ) as answer:
@@ -244,11 +265,19 @@ class Forwarder:
                         if not isinstance(parsed, dict):
                             raise UpstreamError("the answer is not a JSON object", sent=True)
         except (UpstreamError, TimeoutError, orjson.JSONDecodeError) as error:
+            if transfer is not None:
+                transfer.end(self._fleet.now_s(), moved=False)
             self._fleet.failed(pool.name, endpoint.name)
             self._metrics.failure(pool.name, "prefill")
             raise _PrefillFailed(str(error) or f"no answer within {configuration.prefill_timeout_s:g} s") from error
+        if transfer is not None:
+            transfer.prefilled(self._fleet.now_s())
         self._fleet.succeeded(pool.name, endpoint.name, prepared.hashes)
         return parsed
+
+
+def _nothing() -> None:
+    """Nothing was counted."""
 
 
 def _give_up(handover: _Handover | None, outcome: Outcome, reason: Reason) -> None:

@@ -83,7 +83,9 @@ async def run(arguments: argparse.Namespace) -> None:
             arguments.operator_ca,
             arguments.operator_token,
         )
-        source = ConfigurationStream(identity, LastKnownGood(arguments.state_dir), apply, router.traffic, metrics)
+        source = ConfigurationStream(
+            identity, LastKnownGood(arguments.state_dir), apply, router.traffic, metrics, fleet.contact
+        )
         source.restore()
         stream = loop.create_task(source.run())
 

@@ -58,12 +58,14 @@ class ConfigurationStream:
         apply: Callable[[Configuration], None],
         traffic: Callable[[], pb.Traffic],
         metrics: Metrics,
+        contact: Callable[[bool], None] = lambda _connected: None,
     ) -> None:
         self._identity = identity
         self._store = store
         self._apply = apply
         self._traffic = traffic
         self._metrics = metrics
+        self._contact = contact
         self._version = 0
 
     def restore(self) -> None:
@@ -91,6 +93,7 @@ class ConfigurationStream:
                 log.warning("no configuration stream", error=str(error))
             finally:
                 self._metrics.connected.set(0)
+                self._contact(False)
             # Jitter keeps a fleet of routers from coming back all at once.
             await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
             retry_s = min(retry_s * 2, MAX_RETRY_S)
@@ -125,6 +128,7 @@ class ConfigurationStream:
             try:
                 async for snapshot in call:
                     self._metrics.connected.set(1)
+                    self._contact(True)
                     answer = self._take(snapshot)
                     async with writing:
                         await call.write(answer)
