@@ -78,3 +78,60 @@ def test_lengths_that_are_none_are_refused(bad: list[float]) -> None:
 def test_curves_that_cannot_be_are_refused(anchors: list[tuple[float, float]], field: str) -> None:
     with pytest.raises(errors.InvalidValueError, match=field):
         Curve.through(anchors, "prefill")
+
+
+@pytest.mark.parametrize("bad", [(1.0, math.nan, 2.0), (2.0, 1.0), (1.0, 3.0, 2.0)])
+def test_a_sample_that_is_not_sorted_numbers_is_refused(bad: tuple[float, ...]) -> None:
+    with pytest.raises(errors.InvalidValueError, match=r"lengths\[\d\].*ascending"):
+        Lengths(bad)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ((math.nan, 1.0, 1.0, 2.0), "mu"),
+        ((1.0, 0.0, 1.0, 2.0), "sigma"),
+        ((1.0, 1.0, 0.0, 2.0), "low"),
+        ((1.0, 1.0, 2.0, 2.0), "high"),
+        ((1.0, 1.0, -1.0, 2.0), "low"),
+    ],
+)
+def test_log_normals_that_cannot_be_are_refused(arguments: tuple[float, float, float, float], field: str) -> None:
+    with pytest.raises(errors.InvalidValueError) as raised:
+        Lengths.log_normal(*arguments)
+    assert raised.value.field == field
+
+
+@given(
+    SAMPLES,
+    st.lists(st.tuples(st.floats(1, 1000), st.floats(0, 5)), min_size=2, max_size=6),
+    st.lists(st.integers(0, 60), max_size=5),
+)
+def test_totals_are_those_of_walking_the_sample(
+    sample: list[float], steps: list[tuple[float, float]], places: list[int]
+) -> None:
+    """A curve's sums from its pieces equal those of every length on its own, also squared."""
+    anchors, tokens, value = [], 0.0, 0.1
+    for width, rise in steps:
+        tokens, value = tokens + 100 * width, value + rise
+        anchors.append((tokens, value))
+    curve, lengths = Curve.through(anchors), Lengths.of(sample)
+    cuts = sorted({0, len(sample), *(min(place, len(sample)) for place in places)})
+    for squared in (False, True):
+        found = lengths.totals(curve, cuts, squared=squared)
+        for total, first, last in zip(found, cuts, cuts[1:], strict=False):
+            expected = sum(curve(length) ** (2 if squared else 1) for length in lengths.sample[first:last])
+            assert total == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@given(SAMPLES, st.floats(0, 200_000))
+def test_prefill_time_is_convex_so_true_means_carry_less(sample: list[float], threshold: float) -> None:
+    lengths = Lengths.of(sample)
+    convex = Curve.through([(1, 0.1), (10_000, 1.0), (50_000, 8.0), (200_000, 60.0)])
+    deployment = replace(
+        PRFAAS,
+        local=replace(PRFAAS.local, prefill_s=convex),
+        remote=replace(PRFAAS.local, prefill_s=convex),
+    )
+    paper, true = (model.throughput(deployment, lengths, threshold, how).rate for how in model.Averaging)
+    assert true <= paper * (1 + 1e-9)
