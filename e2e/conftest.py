@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,15 @@ ANSWER_S = 60.0
 
 
 class Replay:
-    """A part of the trace that is being served in the background."""
+    """A part of the trace that is being served in the background, with prompts that no cache has seen."""
 
     def __init__(self, url: str, model: str, requests: int, speed: float) -> None:
-        self._arguments = (load(TRACE, requests), url, model, speed, ANSWER_S, self._seen)
+        shift = time.monotonic_ns() % 2**40
+        fresh = [
+            replace(request, block_ids=tuple(block + shift for block in request.block_ids))
+            for request in load(TRACE, requests)
+        ]
+        self._arguments = (fresh, url, model, speed, ANSWER_S, self._seen)
         self._outcomes: list[Outcome] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.answered = 0

@@ -175,15 +175,16 @@ class Environment:
     @cached_property
     def prometheus(self) -> Component:
         """Prometheus, whose program may have to be built first."""
-        arguments = prometheus.arguments(
-            self._prometheus_file, self.folder / "prometheus" / "data", PROMETHEUS_ADDRESS
-        )
+        arguments = prometheus.arguments(self._prometheus_file, self.folder / "prometheus" / "data", PROMETHEUS_ADDRESS)
         command = [str(binaries.find("prometheus")), *arguments]
         return self._component("prometheus", command, self.folder / "logs" / "prometheus.log", CLIENT_STAGE)
 
     def _prometheus_configuration(self) -> str:
         return prometheus.configuration(
-            [prometheus.PodSource(cluster.name, self._kubeconfig(cluster, POD_READERS)) for cluster in self.clusters.values()],
+            [
+                prometheus.PodSource(cluster.name, self._kubeconfig(cluster, POD_READERS))
+                for cluster in self.clusters.values()
+            ],
             pod_labels=self.settings.pod_labels,
             static=[prometheus.StaticJob("link", [LINK_ADDRESS])],
             interval_s=self.settings.scrape_interval_s,

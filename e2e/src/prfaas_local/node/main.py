@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvloop
 
+from prfaas_local import processes
 from prfaas_local.node import agent, backoff, kubeconfig
 from prfaas_local.node.addresses import AddressPool
 from prfaas_local.node.registration import machine_capacity
@@ -79,7 +80,11 @@ def _capacity(text: str) -> tuple[str, str]:
 def _image_environment() -> dict[str, str]:
     """Return what an image would set. Commands of this installation are found, as if they were in the image."""
     search = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
-    return {"PATH": search, "HOME": "/", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+    environment = {"PATH": search, "HOME": "/", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+    if processes.MARK in os.environ:
+        # So that what a pod leaves behind is found as part of the environment that the agent belongs to.
+        environment[processes.MARK] = os.environ[processes.MARK]
+    return environment
 
 
 if __name__ == "__main__":
