@@ -143,6 +143,33 @@ def test_an_unread_offer_holds_its_pages_until_it_expires() -> None:
     asyncio.run(scenario())
 
 
+def test_a_pushed_layer_arrives_before_the_next_one_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is what push is for: transfer and prefill overlap."""
+
+    async def scenario() -> None:
+        async with running() as prefill, running() as decode:
+            arrived = asyncio.Event()
+            load = decode.backend.store.load
+
+            def loaded(layer: int, pages: list[int], payload: memoryview) -> None:
+                load(layer, pages, payload)
+                if layer == 1:
+                    arrived.set()
+
+            monkeypatch.setattr(decode.backend.store, "load", loaded)
+            prefill.model.held_from = 2
+            prefill.model.gate.clear()
+            run = asyncio.ensure_future(handed_over(prefill, decode, range(40), 4, True, "r"))
+            async with asyncio.timeout(20):
+                await arrived.wait()
+            assert not run.done()
+            assert not prefill.model.given
+            prefill.model.gate.set()
+            assert (await run).token_ids == unified(tuple(range(40)), 4)[0]
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("push", [False, True])
 def test_kv_of_another_prompt_is_refused(push: bool) -> None:
     """Request ids come from clients: one that repeats must not bring another prompt's KV, of the same length or not."""

@@ -61,7 +61,7 @@ class RecordingModel(Model):
 
     Attributes:
         begun: set when a layer has begun.
-        gate: cleared, it keeps layers from going on.
+        gate: cleared, it keeps layers from going on, those before `held_from` excepted.
     """
 
     def __init__(self, seed: int) -> None:
@@ -70,10 +70,12 @@ class RecordingModel(Model):
         self.begun = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
+        self.held_from = 0
 
     def layer(self, index: int, stream: Floats, store: PageStore, table: Sequence[int], start: int) -> Floats:
         self.begun.set()
-        self.gate.wait(30)
+        if index >= self.held_from:
+            self.gate.wait(30)
         return super().layer(index, stream, store, table, start)
 
     def logits(self, stream: Floats) -> Floats:
