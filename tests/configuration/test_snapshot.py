@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from prfaas_core.profiles import Curve, Profile
+from prfaas_core.routing import Algorithm
 from prfaas_operator.api import InferenceRouteSpec
+from prfaas_operator.api.inference_route import Policy, ServiceLevelObjective
 from prfaas_operator.api.kv_link import AddressTranslation, Bandwidth
 from prfaas_operator.configuration.snapshot import (
     LinkView,
@@ -60,7 +62,14 @@ def test_everything_is_there():
     """Model, policy, limits, pools and links; and a router accepts it."""
     snapshot = build(ROUTE, None)
     assert snapshot.model == pb.Model(name="m", max_model_len_tokens=4096, bytes_per_token=4.0, prefix_block_tokens=64)
-    assert snapshot.policy == pb.Policy(mode=pb.Policy.SHADOW, bandwidth=pb.Policy.ABUNDANT, threshold_tokens=1234)
+    assert snapshot.policy == pb.Policy(
+        mode=pb.Policy.SHADOW,
+        bandwidth=pb.Policy.ABUNDANT,
+        threshold_tokens=1234,
+        algorithm=pb.Policy.PAPER,
+        absorb=True,
+        stale_after_s=3600,
+    )
     assert snapshot.limits == pb.Limits(max_body_bytes=8_388_608, prefill_timeout_s=60, connect_timeout_s=2)
     assert snapshot.decode.decode_slots == 20
     assert snapshot.local_prefill.decode_slots == 0
@@ -70,6 +79,35 @@ def test_everything_is_there():
     assert [point.value for point in remote.link.kv_bytes] == [1e6, 1e7]
     snapshot.version = 1
     assert check(snapshot, "t/chat").threshold_tokens == 1234
+
+
+def test_finish_time_has_all_its_signals():
+    """A router that is told FinishTime finds everything the policy needs, and both sides cost the same at the threshold."""
+    spec = {"algorithm": "FinishTime"}
+    route = replace(ROUTE, spec=ROUTE.spec.model_copy(update={"policy": Policy.read(spec)}))
+    snapshot = build(route, None)
+    snapshot.version = 1
+    configuration = check(snapshot, "t/chat")
+    assert configuration.algorithm is Algorithm.FINISH_TIME
+    assert configuration.absorb
+    (remote,) = configuration.remote_prefill
+    assert configuration.local_prefill is not None
+    assert remote.link is not None
+    assert None not in (configuration.local_prefill.price, remote.price, remote.link.price)
+    here = configuration.local_prefill.base_price * PROFILE.prefill_s(1234)
+    there = remote.base_price * PROFILE.prefill_s(1234) + remote.link.base_price * (
+        8 * PROFILE.kv_bytes(1234) / remote.link.capacity_bps
+    )
+    assert here == pytest.approx(there)
+    assert here > 0
+
+
+def test_a_tight_objective_for_the_time_between_tokens_leaves_decode_workers_alone():
+    """Prefill on decode workers holds tokens up, so that an objective near the decode step rules it out."""
+    for objective_s, absorbs in ((PROFILE.step_s * 1.2, False), (PROFILE.step_s * 2, True)):
+        slo = ServiceLevelObjective(itl_seconds=objective_s)
+        route = replace(ROUTE, spec=ROUTE.spec.model_copy(update={"slo": slo}))
+        assert build(route, None).policy.absorb is absorbs
 
 
 def test_translated_addresses():

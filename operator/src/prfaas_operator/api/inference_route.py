@@ -49,6 +49,13 @@ class BandwidthMode(StrEnum):
     ABUNDANT = "Abundant"
 
 
+class PolicyAlgorithm(StrEnum):
+    """Which policy decides each request."""
+
+    PAPER = "Paper"
+    FINISH_TIME = "FinishTime"
+
+
 class Placement(StrEnum):
     """Where routers run."""
 
@@ -78,6 +85,9 @@ class Policy(Model):
 
     mode: PolicyMode = PolicyMode.ENFORCE
     """Enforce: decide and act. Shadow: decide and record, but prefill locally. LocalOnly: never leave the cluster."""
+    algorithm: PolicyAlgorithm = PolicyAlgorithm.PAPER
+    """Paper: compare the uncached length with the threshold. FinishTime: where the first token comes soonest, counting what
+    that costs other requests; the threshold is its prior, and decides alone when signals are missing or old."""
     threshold: Threshold = "Auto"
     """Prompts with more uncached tokens than this go to a remote pool. Auto: the operator computes it from profiles,
     replicas and link."""

@@ -13,8 +13,9 @@ from typing import Any
 
 from prfaas_core.profiles import Curve, Profile
 from prfaas_operator import api
-from prfaas_operator.api.inference_route import PolicyMode
+from prfaas_operator.api.inference_route import PolicyAlgorithm, PolicyMode
 from prfaas_operator.api.kv_link import AddressTranslation, Bandwidth
+from prfaas_operator.configuration import pricing
 from prfaas_protocol import configuration_pb2 as pb
 
 _MODES = {
@@ -23,6 +24,16 @@ _MODES = {
     PolicyMode.LOCAL_ONLY: pb.Policy.LOCAL_ONLY,
 }
 _BANDWIDTHS = {Bandwidth.SCARCE: pb.Policy.SCARCE, Bandwidth.ABUNDANT: pb.Policy.ABUNDANT}
+_ALGORITHMS = {
+    PolicyAlgorithm.PAPER: pb.Policy.PAPER,
+    PolicyAlgorithm.FINISH_TIME: pb.Policy.FINISH_TIME,
+}
+# How long a router trusts prices and curves without hearing of its operator. They say what profiles and lengths are like,
+# which changes slowly; what changes fast the router measures itself.
+_STALE_AFTER_S = 3600.0
+# An objective for the time between tokens that is tighter than this, in decode steps, leaves no room for prefills on decode
+# workers.
+_ABSORBING_STEPS = 1.5
 _PUSH_CONNECTORS = frozenset({"NixlPushConnector"})
 
 
@@ -112,6 +123,9 @@ def build(route: RouteView, before: pb.Snapshot | None) -> pb.Snapshot:
             mode=_MODES[route.spec.policy.mode],
             bandwidth=_BANDWIDTHS[route.bandwidth],
             threshold_tokens=route.threshold_tokens,
+            algorithm=_ALGORITHMS[route.spec.policy.algorithm],
+            absorb=_absorbs(route),
+            stale_after_s=_STALE_AFTER_S,
         ),
         decode=_pool(decode, None, known, decode_side=True),
         limits=pb.Limits(
@@ -122,7 +136,8 @@ def build(route: RouteView, before: pb.Snapshot | None) -> pb.Snapshot:
     )
     if route.local_prefill is not None:
         snapshot.local_prefill.CopyFrom(_pool(route.local_prefill, None, known))
-    for pool, link in sorted(route.remote_prefill, key=lambda pair: pair[0].name):
+    remote = sorted(route.remote_prefill, key=lambda pair: pair[0].name)
+    for pool, link in remote:
         snapshot.remote_prefill.append(
             pb.RemotePool(
                 pool=_pool(pool, link.translation, known),
@@ -135,6 +150,8 @@ def build(route: RouteView, before: pb.Snapshot | None) -> pb.Snapshot:
                 ),
             )
         )
+    here = route.local_prefill or decode
+    pricing.apply(snapshot, here.profile, tuple(pool.profile for pool, _ in remote))
     return snapshot
 
 
@@ -176,6 +193,11 @@ def _pool(
         decode_slots=pool.profile.decode_slots if decode_side else 0,
         connector=pb.NIXL_PUSH if pool.connector in _PUSH_CONNECTORS else pb.NIXL_PULL,
     )
+
+
+def _absorbs(route: RouteView) -> bool:
+    wanted_s = route.spec.slo.itl_seconds
+    return wanted_s is None or wanted_s >= _ABSORBING_STEPS * route.decode.profile.step_s
 
 
 def _endpoint(worker: Worker, pool: PoolView, translation: AddressTranslation | None) -> pb.Endpoint:
