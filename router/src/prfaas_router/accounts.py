@@ -10,6 +10,9 @@ from prfaas_core.prefix import PrefixIndex
 from prfaas_core.routing.backlog import LinkMeter
 from prfaas_router.configuration import Link
 
+_PACE_MEMORY = 0.1
+_MOST_PACE = 1000.0
+
 
 @dataclass(slots=True)
 class WorkerAccount:
@@ -22,11 +25,25 @@ class WorkerAccount:
 
 @dataclass(slots=True)
 class PoolAccount:
-    """One pool."""
+    """One pool.
+
+    Attributes:
+        pace: how many times as long as its profile says prefills take there.
+    """
 
     index: PrefixIndex
+    pace: float = 1.0
     workers: dict[str, WorkerAccount] = field(default_factory=dict)
     link: LinkAccount | None = None
+
+    def took(self, work_s: float, elapsed_s: float) -> None:
+        """Learn from a prefill that found its worker idle.
+
+        Whatever else keeps the workers busy, such as other routers, makes them look slower too; that is meant.
+        """
+        if work_s > 0:
+            sample = self.pace * elapsed_s / work_s
+            self.pace += _PACE_MEMORY * (min(max(sample, 1 / _MOST_PACE), _MOST_PACE) - self.pace)
 
 
 class LinkAccount:

@@ -116,6 +116,7 @@ class Fleet:
             pool.name,
             tuple(workers),
             prefill_s=pool.prefill_s,
+            pace=state.pace,
             price=pool.price,
             base_price=pool.base_price,
             link=link,
@@ -142,12 +143,18 @@ class Fleet:
         """Count a request in flight, and its prefill in the worker's backlog; yield how long both should take, seconds."""
         seen, work_s = self._account(pool.name, worker).seen, self._work_s(pool, worker, prepared)
         with self.busy(pool.name, worker):
-            now_s = self._clock()
+            now_s, idle = self._clock(), seen.pending_s == 0
             backlog.assign(seen, now_s, work_s)
             try:
                 yield seen.busy_until_s - now_s
+            except BaseException:
+                idle = False
+                raise
             finally:
-                backlog.release(seen, self._clock(), work_s)
+                ended_s = self._clock()
+                backlog.release(seen, ended_s, work_s)
+                if idle and pool.name in self._pools:
+                    self._pools[pool.name].took(work_s, ended_s - now_s)
 
     def absorbs(self, pool: Pool, worker: str, prepared: Prepared) -> Callable[[], None]:
         """Count a prefill on a decode worker; call the result when its first token is there.
@@ -227,4 +234,5 @@ class Fleet:
             return 0.0
         state = self._pools.get(pool.name)
         cached_tokens = state.index.match(prepared.hashes).get(worker, 0) if state is not None else 0
-        return pool.prefill_s(max(1, prepared.total_tokens - cached_tokens))
+        pace = state.pace if state is not None else 1.0
+        return pool.prefill_s(max(1, prepared.total_tokens - cached_tokens)) * pace

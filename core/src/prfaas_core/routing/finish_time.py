@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from prfaas_core.profiles import Curve
 from prfaas_core.routing import paper
 from prfaas_core.routing.reasons import Destination, Mode, Reason
 from prfaas_core.routing.view import Decision, Link, Pool, Request, View, Worker
@@ -148,6 +147,11 @@ def decide(request: Request, view: View) -> Decision:
     )
 
 
+def work_s(pool: Pool, uncached_tokens: int) -> float:
+    """Return how long a worker of a pool should compute, seconds; 0 when its profile is not known."""
+    return pool.prefill_s(max(1, uncached_tokens)) * pool.pace if pool.prefill_s is not None else 0.0
+
+
 def _lacks_signals(view: View) -> bool:
     local = view.local_prefill if view.local_prefill is not None else view.decode
     if local.prefill_s is None or local.price is None:
@@ -200,9 +204,9 @@ def _best_worker(pool: Pool, total_tokens: int, now_s: float) -> tuple[Worker | 
     if warm is None:
         if cold is None:
             return None, 0.0, 0.0, 0
-        return cold, cold_until_s - now_s, curve(total_tokens), usable
+        return cold, cold_until_s - now_s, curve(total_tokens) * pool.pace, usable
     worker, wait_s, service_s = _best_warm_worker(
-        curve,
+        pool,
         (pool.base_price, pool.price or 0.0, usable),
         total_tokens,
         now_s,
@@ -212,7 +216,7 @@ def _best_worker(pool: Pool, total_tokens: int, now_s: float) -> tuple[Worker | 
 
 
 def _best_warm_worker(
-    curve: Curve, shared: tuple[float, float, int], total_tokens: int, now_s: float, workers: list[Worker]
+    pool: Pool, shared: tuple[float, float, int], total_tokens: int, now_s: float, workers: list[Worker]
 ) -> tuple[Worker, float, float]:
     """Return the worker with the least cost when they hold different prefixes; `shared` is base price, price and usable
     workers."""
@@ -220,7 +224,7 @@ def _best_warm_worker(
     found: list[tuple[float, str, Worker, float, float]] = []
     for worker in workers:
         wait_s = max(0.0, worker.busy_until_s - now_s)
-        service_s = curve(max(1, total_tokens - worker.cached_tokens))
+        service_s = work_s(pool, total_tokens - worker.cached_tokens)
         cost_s = wait_s + service_s * (1 + base + price * (wait_s + service_s / (2 * usable)))
         found.append((cost_s, worker.name, worker, wait_s, service_s))
     _, _, best, wait_s, service_s = min(found, key=lambda entry: entry[:2])
@@ -240,7 +244,7 @@ def _best_decode_worker(view: View, total_tokens: int, *, needed: bool) -> tuple
         last = choose_worker(decode) if needed else None
         return last, *_NOTHING
     price = decode.price or 0.0
-    cold_s = curve(total_tokens)
+    cold_s = curve(total_tokens) * decode.pace
     usable_twice = 2 * max(1, sum(worker.usable for worker in decode.workers))
     best: Worker | None = None
     best_key = (math.inf, "")
@@ -250,7 +254,7 @@ def _best_decode_worker(view: View, total_tokens: int, *, needed: bool) -> tuple
         wait_s = worker.busy_until_s - view.now_s
         if not worker.usable or (not needed and (decoding > room or wait_s > 0)):
             continue
-        service_s = curve(max(1, total_tokens - worker.cached_tokens)) if worker.cached_tokens else cold_s
+        service_s = work_s(decode, total_tokens - worker.cached_tokens) if worker.cached_tokens else cold_s
         if wait_s < 0.0:
             wait_s = 0.0
         own_s = wait_s + service_s

@@ -61,6 +61,7 @@ class Pool:
 
     Attributes:
         prefill_s: T_prefill of one worker; None when it is not known.
+        pace: how many times as long as `prefill_s` a prefill takes there, as measured.
         price: requests a second that stand behind the work of one worker and wait for it, over the share of it that is
             free; see `prfaas_core.routing.prices`. None when it is not known.
         base_price: what a second of work costs others whatever the backlog is, seconds: the planner's shadow price.
@@ -72,6 +73,7 @@ class Pool:
     name: str
     workers: tuple[Worker, ...]
     prefill_s: Curve | None = None
+    pace: float = 1.0
     price: float | None = None
     base_price: float = 0.0
     link: Link | None = None
