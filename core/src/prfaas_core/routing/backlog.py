@@ -12,6 +12,8 @@ from prfaas_core import errors
 from prfaas_core.routing.view import Worker
 
 _TRANSFERS = 12
+_DOUBT_S = 0.5
+"""Seconds at nominal that never fade, so that the estimate returns to nominal when everything else has faded."""
 
 
 def assign(worker: Worker, now_s: float, work_s: float) -> None:
@@ -51,17 +53,18 @@ class LinkMeter:
     """
 
     __slots__ = (
-        "_busy_s", "_doubt", "_due_s", "_memory_s", "_moved_bits", "_nominal_bps", "_on_the_way", "_prior_s", "_since_s",
+        "_busy_s", "_doubt", "_due_s", "_memory_s", "_moved_bits", "_nominal_bps", "_on_the_way", "_since_s",
     )  # fmt: skip
 
     def __init__(
         self, nominal_bps: float, *, memory_s: float = 20.0, prior_s: float = 2.0, doubt: float = 0.75
     ) -> None:
-        self._nominal_bps = errors.positive("nominal_bps", nominal_bps)
+        self._nominal_bps = nominal_bps = errors.positive("nominal_bps", nominal_bps)
         self._memory_s = errors.positive("memory_s", memory_s)
-        self._prior_s = errors.positive("prior_s", prior_s)
+        prior_s = errors.positive("prior_s", prior_s)
         self._doubt = errors.positive("doubt", doubt)
-        self._moved_bits = self._busy_s = 0.0
+        self._busy_s = prior_s
+        self._moved_bits = prior_s * nominal_bps
         self._since_s = -math.inf
         self._on_the_way = 0
         self._due_s = 0.0
@@ -73,7 +76,7 @@ class LinkMeter:
     def start(self, now_s: float, due_s: float) -> None:
         """Note that a transfer begins, which would take `due_s` with the link to itself."""
         if self._on_the_way == 0:
-            if self._busy_s > 0:
+            if self._since_s > -math.inf:
                 self._forget(now_s - self._since_s)
             self._since_s = now_s
         self._on_the_way += 1
@@ -92,26 +95,20 @@ class LinkMeter:
         self._since_s = now_s
         self._on_the_way -= 1
         self._due_s = self._due_s - due_s if self._on_the_way else 0.0
-        if self._busy_s > 0 or saturated:
-            self._forget(elapsed_s, _TRANSFERS * due_s)
+        self._forget(elapsed_s, _TRANSFERS * due_s)
         if saturated:
             self._busy_s += elapsed_s
             self._moved_bits += 8 * moved_bytes
 
     def capacity_bps(self, now_s: float) -> float:
         """Return what the link carries, bit/s: above 0 and at most nominal."""
+        kept, late_s = 1.0, 0.0
         if self._on_the_way:
             # By then everything on the way should have ended; a wait beyond it is the first sign of an outage.
             late_s = max(0.0, now_s - self._since_s - self._due_s)
-        elif self._busy_s:
-            # Nothing is on the way: what was measured fades.
-            late_s = 0.0
-        else:
-            return self._nominal_bps
-        kept = 1.0 if self._on_the_way else math.exp((self._since_s - now_s) / self._memory_s)
-        measured = (kept * self._moved_bits + self._prior_s * self._nominal_bps) / (
-            kept * self._busy_s + late_s + self._prior_s
-        )
+        elif self._since_s > -math.inf:
+            kept = math.exp((self._since_s - now_s) / self._memory_s)
+        measured = (kept * self._moved_bits + _DOUBT_S * self._nominal_bps) / (kept * self._busy_s + late_s + _DOUBT_S)
         return measured if measured < self._doubt * self._nominal_bps else self._nominal_bps
 
     def _forget(self, elapsed_s: float, memory_s: float = 0.0) -> None:
