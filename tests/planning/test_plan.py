@@ -273,3 +273,12 @@ def test_a_threshold_alone_carries_what_the_model_says():
     expected = model.throughput(replace(PRFAAS), LENGTHS, 15_000, model.Averaging.TRUE_MEAN).rate
     assert rate == pytest.approx(expected, rel=1e-6)
     assert sizing.at_thresholds(fleet(), {**fleet().most(), "local": 0}, {"east": 15_000}) == 0.0
+
+
+@pytest.mark.parametrize("slo", [None, ServiceLevel(8.0)])
+@pytest.mark.parametrize("utilisation", [0.6, 1.0])
+def test_no_plan_costs_less_than_its_bound(utilisation, slo):
+    one = fleet(local=(0, 9), decode=(1, 9), remote=(0, 9), per_gb=0.05)
+    found = plan(one, MinimiseCost(2.0, utilisation, slo), moves=0)
+    assert 0 < found.cost_bound <= found.cost_per_hour * (1 + 1e-9)
+    assert found.capacity >= 2.0 / utilisation * (1 - 1e-9)

@@ -120,9 +120,14 @@ def fastest(demand: Demand, counts: Counts, start: Assignment | None = None) -> 
     return _solve(demand, {name: (Tier(count),) for name, count in counts.items()}, None, start)
 
 
-def cheapest(demand: Demand, tiers: Tiers, rate: float, start: Assignment | None = None) -> Assignment | None:
-    """Return the assignment with the lowest cost of tiers and bytes at a rate in requests/s; None: the rate cannot be carried."""
-    found = _solve(demand, tiers, errors.positive("rate", rate), start)
+def cheapest(
+    demand: Demand, tiers: Tiers, rate: float, start: Assignment | None = None, *, traffic: float | None = None
+) -> Assignment | None:
+    """Return the assignment with the lowest cost of tiers and bytes at a rate in requests/s; None: the rate cannot be carried.
+
+    `traffic` is the rate whose bytes are paid for, where it is less than what there has to be room for.
+    """
+    found = _solve(demand, tiers, errors.positive("rate", rate), start, traffic)
     return None if found.rate < rate * (1 - 1e-9) else found
 
 
@@ -156,13 +161,15 @@ def off_threshold(cluster: ClusterDemand, parts: Parts) -> float:
     return wrong / cluster.share
 
 
-def _solve(demand: Demand, tiers: Tiers, rate: float | None, start: Assignment | None) -> Assignment:
+def _solve(
+    demand: Demand, tiers: Tiers, rate: float | None, start: Assignment | None, traffic: float | None = None
+) -> Assignment:
     # Most links never bind, and a row for each of them would be most of the work: only links that were overrun get one.
     limited = _likely_limited(demand, tiers)
     if start is not None:
         limited |= start.link_prices.keys()
     while True:
-        rows = _Rows(demand, tiers, rate, limited)
+        rows = _Rows(demand, tiers, rate, limited, traffic if traffic is not None else rate)
         program = rows.program()
         found = rows.assignment(linear.solve(program, _first_ways(rows, program, start)))
         bits = loads(demand, found.parts).bits
@@ -194,7 +201,10 @@ def _likely_limited(demand: Demand, tiers: Tiers) -> set[str]:
 class _Rows:
     """The rows and columns of the program: pools by tier, and links; each in parts of what there is."""
 
-    def __init__(self, demand: Demand, tiers: Tiers, rate: float | None, limited: set[str]) -> None:
+    def __init__(
+        self, demand: Demand, tiers: Tiers, rate: float | None, limited: set[str], traffic: float | None
+    ) -> None:
+        self._traffic = traffic
         self._limited = limited
         self._demand, self._rate = demand, rate
         self._overrun = 1.0
@@ -268,11 +278,11 @@ class _Rows:
 
     def _cost(self, way: Way, tier: Tier, index: int) -> float:
         """Return currency an hour at the rate asked for, were the whole bin to go this way."""
-        if self._rate is None:
+        if self._rate is None or self._traffic is None:
             return 0.0
         cost = tier.price_per_hour * way.busy_s[index] * self._rate
         if way.link is not None:
-            cost += way.link.cost_per_gb * way.bits[index] / 8e9 * self._rate * SECONDS_PER_HOUR
+            cost += way.link.cost_per_gb * way.bits[index] / 8e9 * self._traffic * SECONDS_PER_HOUR
         return cost
 
     def assignment(self, solution: linear.Solution) -> Assignment:

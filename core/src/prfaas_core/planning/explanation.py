@@ -16,6 +16,7 @@ from prfaas_core.planning.fleet import Bounds, Counts, Fleet, InstancePool
 from prfaas_core.planning.sizing import Sizing, carried, decode_rate, within
 
 _BINDING = 1e-6
+_TRIES = 100
 
 
 class Kind(enum.StrEnum):
@@ -129,11 +130,13 @@ def explain(demand: Demand, sizing: Sizing, rate: float) -> Explanation:
 def next_moves(demand: Demand, sizing: Sizing, explanation: Explanation, limit: int) -> tuple[Move, ...]:
     """Return the moves that add most to the highest rate, at most `limit`, of those that add anything.
 
-    Tried are one more instance or Gbit/s of what binds, and one more pool like the most valuable remote one.
+    Tried are one more instance or Gbit/s of what binds, and one more pool like the most valuable remote one; in large fleets only
+    the two most valuable, since each try solves the whole assignment again.
     """
     moves = []
+    tries = min(limit, max(2, _TRIES // max(len(cluster.ways) for cluster in demand.clusters)))
     prefill = {pool.name for pool in _prefill_pools(demand)}
-    for what, cost, fleet, counts in _candidates(demand.fleet, sizing.counts, explanation, limit):
+    for what, cost, fleet, counts in _candidates(demand.fleet, sizing.counts, explanation, tries):
         changed = demand if fleet is demand.fleet else Demand.of(fleet, max(len(c.weights) for c in demand.clusters))
         if fleet is demand.fleet and all(counts[name] == sizing.counts[name] for name in prefill):
             rate = within(demand, counts, sizing.limit).rate  # only decode has changed

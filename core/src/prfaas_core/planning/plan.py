@@ -16,7 +16,8 @@ from prfaas_core.planning.fleet import Counts, Fleet
 from prfaas_core.planning.latency import Latency
 from prfaas_core.planning.sizing import Sizing
 
-_HALVINGS = 7
+_HALVINGS = 6
+_COST_HALVINGS = 4
 _TRIAL_STEPS = 25
 
 
@@ -109,7 +110,7 @@ class Plan:
         counts: by pool.
         latency: time to first token at `rate`; endless where the rate is all that the fleet carries.
         cost_per_hour: of instances and bytes at `rate`.
-        cost_bound: no plan costs less; 0 where cost was not asked for.
+        cost_bound: no plan costs less; 0 where cost was not asked for, or instances have no prices.
         gap: relative distance of the rate to the best assignment's, at most.
     """
 
@@ -209,7 +210,7 @@ def _highest(demand: Demand, most: Sizing, slo: ServiceLevel, arrival_scv: float
 def _least(demand: Demand, most: Sizing, goal: MinimiseCost, arrival_scv: float) -> Sizing:
     """Return the least counts for the rate, with as much to spare as utilisation and service level ask for."""
     planned = goal.rate / goal.utilisation
-    found = sizing.smallest(demand, planned, most)
+    found = sizing.smallest(demand, planned, most, traffic=goal.rate)
     if goal.slo is None:
         return found
 
@@ -232,9 +233,9 @@ def _least(demand: Demand, most: Sizing, goal: MinimiseCost, arrival_scv: float)
     if reached_s > goal.slo.ttft_s:
         raise UnreachableServiceLevelError(goal.slo, reached_s)
     low, high = planned, most.rate
-    for _ in range(_HALVINGS):
+    for _ in range(_COST_HALVINGS):
         middle = (low + high) / 2
-        fit, reached_s = fitted(sizing.smallest(demand, middle, most))
+        fit, reached_s = fitted(sizing.smallest(demand, middle, most, traffic=goal.rate, rough=True))
         if reached_s <= goal.slo.ttft_s:
             high, best = middle, fit
         else:

@@ -39,7 +39,7 @@ class Sizing:
         assignment: what runs; `limit` is the one that carries most, and may be the same.
         rate: the most they carry, requests/s: of prefill and decode the lower.
         cost_bound: no counts within the bounds carry the rate asked for at a lower cost an hour, of instances and bytes;
-            0 when nothing was asked for.
+            0 when nothing was asked for, or instances have no prices.
     """
 
     counts: Counts
@@ -133,22 +133,24 @@ def _with_prefill(cluster: DecodeCluster, counts: Counts, step: int) -> dict[str
     return {**counts, cluster.local.name: prefill, cluster.decode.name: cluster.role_total - prefill}
 
 
-def smallest(demand: Demand, rate: float, most: Sizing) -> Sizing:
+def smallest(demand: Demand, rate: float, most: Sizing, *, traffic: float | None = None, rough: bool = False) -> Sizing:
     """Return counts that carry `rate` at a low cost; `most` are upper bounds for them, as of `largest`.
 
-    Without any price, every instance counts the same.
+    Without any price, every instance counts the same. `traffic` is the rate whose bytes are paid for, by default `rate`; `rough`
+    leaves out what follows rounding up, for searches.
 
     Raises:
         UnreachableRateError: not even `most` carries it.
     """
     errors.positive("rate", rate)
+    sent = traffic if traffic is not None else rate
     if most.rate < rate * (1 - _ROUNDING):
         raise UnreachableRateError(rate, most.rate)
     if all(pool.instances.minimum == pool.instances.maximum for pool in demand.fleet.instance_pools()):
-        cost = cost_per_hour(demand, most.counts, most.assignment, rate)
+        cost = cost_per_hour(demand, most.counts, most.assignment, sent)
         settled = _settled(demand, most.counts, rate, most.limit)
         return replace(
-            most, assignment=settled, cost_bound=min(cost, cost_per_hour(demand, most.counts, settled, rate))
+            most, assignment=settled, cost_bound=min(cost, cost_per_hour(demand, most.counts, settled, sent))
         )
     fleet, upper = demand.fleet, {**most.counts, **_decode_counts(demand, rate, most.counts)}
     prices = instance_prices(fleet)
@@ -161,7 +163,7 @@ def smallest(demand: Demand, rate: float, most: Sizing) -> Sizing:
         minimum[name] = most_of if name in fixed else min(pool.instances.minimum, most_of)
         paid = minimum[name] if name not in absorbing else 0
         tiers[name] = (Tier(paid), Tier(most_of - paid, prices[name]))
-    found = cheapest(demand, tiers, rate, most.assignment)
+    found = cheapest(demand, tiers, rate, most.assignment, traffic=sent)
     if found is None:
         # Only reached by rounding: the same counts carried the rate a moment ago.
         raise UnreachableRateError(rate, most.rate)
@@ -174,8 +176,13 @@ def smallest(demand: Demand, rate: float, most: Sizing) -> Sizing:
         counts[name] = min(upper[name], max(minimum[name], math.ceil(needed[name] - _ROUNDING)))
     bound = sum(
         prices[name] * (max(minimum[name], needed[name]) if name in prefills else counts[name]) for name in counts
-    ) + link_cost_per_hour(demand, found, rate)
-    final = _trimmed(demand, carried(demand, counts, found), minimum, needed, prices, rate)
+    ) + link_cost_per_hour(demand, found, sent)
+    if not any(pool.price_per_hour for pool in fleet.instance_pools()):
+        bound = 0.0  # it counts instances, not money
+    final = carried(demand, counts, found)
+    if rough:
+        return replace(final, cost_bound=bound)
+    final = _trimmed(demand, final, minimum, needed, prices, rate)
     return replace(final, assignment=_settled(demand, final.counts, rate, final.limit), cost_bound=bound)
 
 
@@ -229,8 +236,9 @@ def _trimmed(
 
 
 def _settled(demand: Demand, counts: Counts, rate: float, limit: Assignment) -> Assignment:
-    """Return the assignment to run: the least dear on the links if they cost, else the one with most to spare."""
-    if any(link.cost_per_gb > 0 for link in demand.fleet.links):
+    """Return the assignment to run: the least dear on the links if they cost and there is a choice, else `limit`."""
+    choice = limit.rate > rate * (1 + 1e-6)
+    if choice and any(link.cost_per_gb > 0 for link in demand.fleet.links):
         found = cheapest(demand, {name: (Tier(count),) for name, count in counts.items()}, rate, limit)
         if found is not None:
             return found

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 
 from prfaas_core import errors
 
+_FULL = 1e-9
+"""Fraction of the servers left that counts as none: rounding must not make an endless wait a very long one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:
@@ -65,7 +68,7 @@ def waiting(servers: int, rate: float, mean_s: float, *, service_scv: float = 1.
     if rate == 0 or mean_s == 0:
         return NO_WAIT
     offered = rate * mean_s
-    if servers == 0 or offered >= servers:
+    if servers - offered <= _FULL * servers:
         return ENDLESS
     probability = erlang_c(servers, offered)
     return Wait(probability, (arrival_scv + service_scv) / 2 * probability * mean_s / (servers - offered))
@@ -80,7 +83,7 @@ def queued(servers: int, offered: float) -> float:
 
 def queued_slope(servers: int, offered: float) -> float:
     """Return the derivative of `queued` by `offered`: what one more busy server of demand adds to the queue."""
-    if servers - offered <= 1e-9 * servers:
+    if servers - offered <= _FULL * servers:
         return math.inf
     step = min(1e-4 * servers, (servers - offered) / 4)
     low = max(0.0, offered - step)
