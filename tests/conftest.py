@@ -113,7 +113,7 @@ def start_worker(tmp_path: Path, profile: dict[str, object]) -> Iterator[Callabl
     started: list[WorkerProcess] = []
 
     def start(*arguments: str, spec: dict[str, object] | None = None) -> WorkerProcess:
-        worker = WorkerProcess(tmp_path, spec or profile, ("--time-scale=200", "--bytes-scale=0.001", *arguments))
+        worker = WorkerProcess(tmp_path, spec or profile, ("--time-scale=25", *arguments))
         started.append(worker)
         worker.wait_ready()
         return worker

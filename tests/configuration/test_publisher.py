@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from prfaas_operator.configuration.publisher import Publisher, RouterReport
+from prfaas_core.traffic import Bucket
+from prfaas_operator.configuration.publisher import LEAST_REQUESTS, Publisher, RouterReport
 from prfaas_operator.objects import Ref
 from prfaas_protocol import configuration_pb2 as pb
 
@@ -123,3 +124,23 @@ async def test_forgetting_a_route_closes_its_streams(publisher):
         publisher.forget(ROUTE)
         await subscription.changed()
         assert subscription.closed
+
+
+async def test_the_traffic_of_all_routers_counts_and_stays_when_it_ebbs(publisher, reported):
+    """The first report that makes a distribution is heard at once; an idle hour does not take it away."""
+    half = (Bucket(10, LEAST_REQUESTS / 2, 100 * LEAST_REQUESTS / 2),)
+    with (
+        publisher.subscribe(ROUTE, RouterReport("a", "east", 0)) as first,
+        publisher.subscribe(ROUTE, RouterReport("b", "east", 0)) as second,
+    ):
+        reported.clear()
+        publisher.saw(ROUTE, first, half)
+        assert publisher.traffic(ROUTE) is None
+        assert reported == []
+        publisher.saw(ROUTE, second, half)
+        assert reported == [ROUTE]
+        assert publisher.traffic(ROUTE).lengths.mean == pytest.approx(100)
+        publisher.saw(ROUTE, first, ())
+        publisher.saw(ROUTE, second, (Bucket(10, 1.0, 300.0),))
+        assert publisher.traffic(ROUTE).lengths.mean == pytest.approx(100)
+        assert reported == [ROUTE]

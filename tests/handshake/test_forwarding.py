@@ -87,7 +87,7 @@ def test_without_any_prefill_worker_decode_does_it(
 def test_a_remote_prefill_killed_while_it_computes_falls_back(
     start_worker: Callable[..., Any], start_router: Callable[..., Any], snapshot: Callable[..., Any], connector: str
 ) -> None:
-    decode, local, remote = start_worker(), start_worker(), start_worker("--time-scale=0.01")
+    decode, local, remote = start_worker(), start_worker(), start_worker("--time-scale=0.00125")
     router = start_router(snapshot([decode], [local], [remote], connector=connector))
     with concurrent.futures.ThreadPoolExecutor() as pool:
         answer = pool.submit(complete, router, LONG)
@@ -137,7 +137,7 @@ def test_without_a_decode_worker_the_error_is_clear(
 def test_a_decode_worker_killed_mid_stream_ends_the_stream_with_an_error(
     start_worker: Callable[..., Any], start_router: Callable[..., Any], snapshot: Callable[..., Any]
 ) -> None:
-    decode = start_worker("--time-scale=1")
+    decode = start_worker("--time-scale=0.125")
     router = start_router(snapshot([decode], None, None))
     body = {"model": "prfaas-1t", "prompt": SHORT, "max_tokens": 100_000, "stream": True}
     with httpx.stream("POST", f"{router.url}/v1/completions", json=body, timeout=30, trust_env=False) as answer:
@@ -152,7 +152,7 @@ def test_a_decode_worker_killed_mid_stream_ends_the_stream_with_an_error(
 def test_a_client_that_goes_away_cancels_both_legs(
     start_worker: Callable[..., Any], start_router: Callable[..., Any], snapshot: Callable[..., Any], connector: str
 ) -> None:
-    decode, remote = start_worker("--time-scale=0.1"), start_worker("--time-scale=0.1")
+    decode, remote = start_worker("--time-scale=0.0125"), start_worker("--time-scale=0.0125")
     router = start_router(snapshot([decode], None, [remote], connector=connector))
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
@@ -181,7 +181,7 @@ def test_clients_cannot_choose_workers(
 def test_a_draining_router_finishes_its_streams(
     start_worker: Callable[..., Any], start_router: Callable[..., Any], snapshot: Callable[..., Any]
 ) -> None:
-    decode = start_worker("--time-scale=10")
+    decode = start_worker("--time-scale=1.25")
     router = start_router(snapshot([decode], None, None))
     body = {"model": "prfaas-1t", "prompt": SHORT, "max_tokens": 400, "stream": True}
     with httpx.stream("POST", f"{router.url}/v1/completions", json=body, timeout=30, trust_env=False) as answer:

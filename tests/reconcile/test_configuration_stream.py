@@ -8,6 +8,7 @@ import time
 import grpc
 import pytest
 
+from prfaas_core.traffic import bucket_of
 from prfaas_protocol import configuration_pb2 as pb
 from prfaas_protocol import configuration_pb2_grpc as rpc
 
@@ -273,3 +274,21 @@ def test_a_killed_operator_goes_on_where_it_was(serving, connect, operator):
     _, changed = again.wait(lambda found: found.policy.threshold_tokens == 4321, "the new threshold")
     assert changed.version == newest + 1
     assert before.version <= newest
+
+
+def test_lengths_that_a_router_reports_move_the_threshold(serving, connect):
+    """Short prompts lower it, without delay; a router that says nonsense is not listened to."""
+    router = connect()
+    _, before = router.wait(complete, "a complete snapshot")
+    assert serving.get(ROUTE)["status"]["thresholdSource"] == "Computed"
+
+    def report(count, tokens):
+        buckets = [pb.LengthBucket(index=bucket_of(tokens), count=count, tokens=count * tokens)]
+        router.send(pb.RouterMessage(traffic=pb.Traffic(uncached_lengths=buckets)))
+
+    report(-5.0, 100)
+    router.send(pb.RouterMessage(traffic=pb.Traffic(uncached_lengths=[pb.LengthBucket(index=10_000, count=900)])))
+    report(900.0, 2000)
+    _, after = router.wait(lambda found: found.policy.threshold_tokens <= 2000, "a threshold for short prompts", 10)
+    assert after.policy.threshold_tokens < before.policy.threshold_tokens
+    serving.wait(ROUTE, lambda found: found["status"]["thresholdSource"] == "Measured", "the source in the status")

@@ -50,7 +50,7 @@ def test_a_pull_handover_moves_the_bytes_of_the_profile(
     assert set(params) == KEYS
     answer = complete(decode, kv_transfer_params=params).json()
     assert answer["usage"]["completion_tokens"] == 5
-    expected_bytes = Profile.from_spec(profile).kv_bytes(5000) * 0.001
+    expected_bytes = Profile.from_spec(profile).kv_bytes(5000)
     assert decode.metric("vllm:nixl_bytes_transferred_sum") == pytest.approx(expected_bytes, abs=1)
     assert decode.metric("vllm:prompt_tokens_by_source_total") == 5000
     assert decode.metric("vllm:num_requests_running") == 0
@@ -138,7 +138,7 @@ def test_missing_transfer_parameters_are_computed_here_and_counted(start_worker:
 
 
 def test_a_client_that_goes_away_frees_its_slot(start_worker: Callable[..., Any]) -> None:
-    worker = start_worker("--max-num-seqs=1", "--time-scale=1")
+    worker = start_worker("--max-num-seqs=1", "--time-scale=0.125")
     with httpx.Client(trust_env=False, timeout=30) as client:
         body = {"model": "prfaas-1t", "prompt": "x" * 40, "max_tokens": 100_000, "stream": True}
         with client.stream("POST", f"{worker.url}/v1/completions", json=body) as answer:

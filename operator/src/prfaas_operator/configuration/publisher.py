@@ -66,6 +66,7 @@ class _Publication:
     subscriptions: list[Subscription] = field(default_factory=list)
     remembered: dict[str, RouterReport] = field(default_factory=dict)
     remembered_until_s: float = 0.0
+    traffic: Traffic | None = None
 
 
 # Keeps a snapshot on the hub.
@@ -149,11 +150,16 @@ class Publisher:
         return tuple(by_name[name] for name in sorted(by_name))
 
     def traffic(self, route: Ref) -> Traffic | None:
-        """Return what the connected routers of a route saw lately; None when it is too little to go by."""
+        """Return what the connected routers of a route saw lately; None when it is, and always was, too little to go by.
+
+        When nobody asks any more, what was seen last stays.
+        """
         publication = self._routes.get(route)
         if publication is None:
             return None
-        return combine((subscription.traffic for subscription in publication.subscriptions), LEAST_REQUESTS)
+        reports = (subscription.traffic for subscription in publication.subscriptions)
+        publication.traffic = combine(reports, LEAST_REQUESTS) or publication.traffic
+        return publication.traffic
 
     @contextmanager
     def subscribe(self, route: Ref, report: RouterReport) -> Iterator[Subscription]:
@@ -172,6 +178,13 @@ class Publisher:
             yield subscription
         finally:
             publication.subscriptions.remove(subscription)
+            self._on_report(route)
+
+    def saw(self, route: Ref, subscription: Subscription, buckets: tuple[Bucket, ...]) -> None:
+        """Take a router's report of its traffic. The first that makes a distribution is looked at without delay."""
+        unknown = self.traffic(route) is None
+        subscription.traffic = buckets
+        if unknown and self.traffic(route) is not None:
             self._on_report(route)
 
     def acknowledged(self, route: Ref, subscription: Subscription, version: int) -> None:

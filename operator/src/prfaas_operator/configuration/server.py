@@ -167,15 +167,14 @@ class RouterConfiguration(rpc.RouterConfigurationServicer):
                     )  # fmt: skip
                     self._publisher.refused(route, subscription, message.nack.version, reason)
                 case "traffic":
+                    lengths = message.traffic.uncached_lengths
                     try:
-                        subscription.traffic = tuple(
-                            Bucket(bucket.index, bucket.count, bucket.tokens)
-                            for bucket in message.traffic.uncached_lengths
-                        )
+                        buckets = tuple(Bucket(item.index, item.count, item.tokens) for item in lengths)
                     except CoreError as error:
-                        _log.warning(
-                            "traffic ignored", route=str(route), router=subscription.report.name, error=str(error)
-                        )
+                        name = subscription.report.name
+                        _log.warning("traffic ignored", route=str(route), router=name, error=str(error))
+                    else:
+                        self._publisher.saw(route, subscription, buckets)
                 case _:
                     _log.warning("message ignored", route=str(route), router=subscription.report.name)
 
