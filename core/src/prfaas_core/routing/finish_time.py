@@ -194,7 +194,9 @@ def _best_worker(pool: Pool, total_tokens: int, now_s: float) -> tuple[Worker | 
             continue
         usable += 1
         if worker.cached_tokens:
-            warm = [worker] if warm is None else [*warm, worker]
+            if warm is None:
+                warm = []
+            warm.append(worker)
             continue
         until_s = worker.busy_until_s
         if until_s <= now_s:
@@ -221,14 +223,19 @@ def _best_warm_worker(
     """Return the worker with the least cost when they hold different prefixes; `shared` is base price, price and usable
     workers."""
     base, price, usable = shared
-    found: list[tuple[float, str, Worker, float, float]] = []
+    halves = 2 * usable
+    best, best_cost_s, best_wait_s, best_service_s = workers[0], math.inf, 0.0, 0.0
     for worker in workers:
-        wait_s = max(0.0, worker.busy_until_s - now_s)
+        wait_s = worker.busy_until_s - now_s
+        if wait_s < 0.0:
+            wait_s = 0.0
+        if wait_s > best_cost_s:
+            continue  # its wait alone costs more
         service_s = work_s(pool, total_tokens - worker.cached_tokens)
-        cost_s = wait_s + service_s * (1 + base + price * (wait_s + service_s / (2 * usable)))
-        found.append((cost_s, worker.name, worker, wait_s, service_s))
-    _, _, best, wait_s, service_s = min(found, key=lambda entry: entry[:2])
-    return best, wait_s, service_s
+        cost_s = wait_s + service_s * (1.0 + base + price * (wait_s + service_s / halves))
+        if cost_s < best_cost_s or (cost_s == best_cost_s and worker.name < best.name):
+            best, best_cost_s, best_wait_s, best_service_s = worker, cost_s, wait_s, service_s
+    return best, best_wait_s, best_service_s
 
 
 def _best_decode_worker(view: View, total_tokens: int, *, needed: bool) -> tuple[Worker | None, float, float]:
