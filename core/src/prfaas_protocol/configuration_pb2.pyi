@@ -17,16 +17,18 @@ NIXL_PULL: Connector
 NIXL_PUSH: Connector
 
 class RouterMessage(_message.Message):
-    __slots__ = ("hello", "ack", "nack", "traffic")
+    __slots__ = ("hello", "ack", "nack", "traffic", "links")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     NACK_FIELD_NUMBER: _ClassVar[int]
     TRAFFIC_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ack: Ack
     nack: Nack
     traffic: Traffic
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., nack: _Optional[_Union[Nack, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ...) -> None: ...
+    links: Links
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., nack: _Optional[_Union[Nack, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., links: _Optional[_Union[Links, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("route_namespace", "route_name", "cluster", "router", "software_version", "version")
@@ -73,6 +75,28 @@ class LengthBucket(_message.Message):
     count: float
     tokens: float
     def __init__(self, index: _Optional[int] = ..., count: _Optional[float] = ..., tokens: _Optional[float] = ...) -> None: ...
+
+class Links(_message.Message):
+    __slots__ = ("links",)
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    links: _containers.RepeatedCompositeFieldContainer[LinkUse]
+    def __init__(self, links: _Optional[_Iterable[_Union[LinkUse, _Mapping]]] = ...) -> None: ...
+
+class LinkUse(_message.Message):
+    __slots__ = ("name", "moved_bits", "busy_s", "seen_s", "transfers", "age_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MOVED_BITS_FIELD_NUMBER: _ClassVar[int]
+    BUSY_S_FIELD_NUMBER: _ClassVar[int]
+    SEEN_S_FIELD_NUMBER: _ClassVar[int]
+    TRANSFERS_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    moved_bits: float
+    busy_s: float
+    seen_s: float
+    transfers: float
+    age_s: float
+    def __init__(self, name: _Optional[str] = ..., moved_bits: _Optional[float] = ..., busy_s: _Optional[float] = ..., seen_s: _Optional[float] = ..., transfers: _Optional[float] = ..., age_s: _Optional[float] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("version", "route_namespace", "route_name", "created_unix_ms", "model", "policy", "decode", "local_prefill", "remote_prefill", "limits")

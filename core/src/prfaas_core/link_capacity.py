@@ -1,0 +1,218 @@
+"""What a link between clusters really carries: measured by routers from their own transfers, combined, and believed or not.
+
+A router notes when KV of its requests begins and ends to move (`LinkWindow`) and reports sums: bits that arrived, and time in
+which something was on its way. Their quotient is the speed of the link whatever the load on it is, so that a link which gets
+little to carry is measured as well as a full one. The time that a hand-over takes besides the transfer is taken off.
+
+`combine` puts the reports of all routers together. Routers that fill a link at the same time each see a part of it, and the
+parts add up; routers that use it one after the other each see all of it. With the share u of the time that each is busy, taken
+to be independent, something is on the way for 1 - prod(1 - u) of the time, and the link carries the sum of the throughputs
+over that. It is exact for one router and for routers that are always busy. Where routers are busy together more often than by
+chance it is too low, at most by their number; a full link makes them all busy always, and the error goes away.
+
+`believe` decides what is planned with. It errs towards nominal: a measurement counts when enough transfers made it and it is
+clearly below nominal. It errs towards holding: without new transfers the last belief stays for `HOLD_S`, and after that is doubled
+every `PROBE_S` up to nominal. That is the probe: a plan for a little more sends a little more, and what that shows counts at once.
+While something crosses a slow link no probe is needed, since every transfer measures its speed.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prfaas_core import errors
+
+MEMORY_S = 4.0
+MEMORY_TRANSFERS = 8.0
+"""A window looks back over the longer of the two."""
+IDLE_MEMORY_S = 30.0
+_LONGEST_GAP_S = 5.0
+FRESH_S = 15.0
+"""A router whose last transfer ended longer ago says nothing about the link of now."""
+LEAST_TRANSFERS = 3.0
+SLOW_BELOW = 0.75
+NOMINAL_FROM = 0.85
+"""Parts of nominal below which a link is slow, and from which it no longer is."""
+HEADROOM = 0.9
+"""What is planned of a measured capacity: unlike a share of the nominal one it has no room for queues in it."""
+SAME_WITHIN = 0.15
+HOLD_S = 20.0
+PROBE_S = 20.0
+_LEAST_PART = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """What one router saw of one link lately; all sums forget alike.
+
+    Attributes:
+        moved_bits: that arrived.
+        busy_s: time in which something was on its way.
+        seen_s: time that the sums stand for, idle time included.
+        transfers: how many ended.
+        age_s: since the last one ended; 0 while one is overdue.
+    """
+
+    moved_bits: float
+    busy_s: float
+    seen_s: float
+    transfers: float
+    age_s: float
+
+    def __post_init__(self) -> None:
+        for name in ("moved_bits", "busy_s", "seen_s", "transfers", "age_s"):
+            errors.non_negative(f"link.{name}", getattr(self, name))
+
+
+class LinkWindow:
+    """The recent transfers of one router over one link. Not safe for use from several threads."""
+
+    __slots__ = ("_at_s", "_began_s", "_bits", "_busy_s", "_ended_s", "_on_the_way", "_seen_s", "_transfers")
+
+    def __init__(self) -> None:
+        self._bits = self._busy_s = self._seen_s = self._transfers = 0.0
+        self._at_s = self._ended_s = -math.inf
+        self._began_s = 0.0
+        self._on_the_way = 0
+
+    def start(self, now_s: float) -> None:
+        """Note that a transfer begins. `now_s` is a clock in seconds that does not go back."""
+        if self._on_the_way == 0:
+            gap_s = now_s - self._at_s
+            if gap_s < math.inf:
+                self._forget(math.exp(-gap_s / IDLE_MEMORY_S))
+                self._seen_s += min(gap_s, _LONGEST_GAP_S)
+            self._at_s = self._began_s = now_s
+        self._on_the_way += 1
+
+    def finish(self, now_s: float, moved_bytes: float, handover_s: float = 0.0, *, telling: bool = True) -> None:
+        """Note that a transfer ended.
+
+        Args:
+            now_s: the time.
+            moved_bytes: what it moved.
+            handover_s: time that a hand-over takes besides the transfer.
+            telling: whether its time says something about the link; that of a failed transfer does not, and neither does
+                that of one that waited for something else.
+        """
+        elapsed_s = now_s - self._at_s
+        self._at_s = now_s
+        self._on_the_way -= 1
+        if not telling:
+            return
+        since_s = now_s - self._ended_s
+        self._forget(max(math.exp(-1 / MEMORY_TRANSFERS), math.exp(-since_s / MEMORY_S)))
+        self._ended_s = now_s
+        if self._on_the_way == 0:
+            # Within a busy time one request's hand-over hides behind the transfers of others.
+            elapsed_s -= min(handover_s, 0.9 * (now_s - self._began_s), elapsed_s)
+        self._bits += 8 * moved_bytes
+        self._busy_s += elapsed_s
+        self._seen_s += elapsed_s
+        self._transfers += 1
+
+    def report(self, now_s: float) -> LinkReport | None:
+        """Return what was seen; None when nothing ever crossed."""
+        if self._transfers == 0:
+            return None
+        overdue_s = 0.0
+        if self._on_the_way:
+            usual_s = self._on_the_way * self._busy_s / self._transfers
+            overdue_s = max(0.0, now_s - self._at_s - usual_s)
+        age_s = 0.0 if overdue_s > 0 else max(0.0, now_s - self._ended_s)
+        return LinkReport(self._bits, self._busy_s + overdue_s, self._seen_s + overdue_s, self._transfers, age_s)
+
+    def _forget(self, kept: float) -> None:
+        self._bits *= kept
+        self._busy_s *= kept
+        self._seen_s *= kept
+        self._transfers *= kept
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What the routers' reports say together."""
+
+    capacity_bps: float
+    transfers: float
+    age_s: float
+
+
+def combine(reports: Iterable[LinkReport]) -> Estimate | None:
+    """Return what a link carries by the reports of all its routers; None when none of them is fresh."""
+    bits_a_second = transfers = 0.0
+    idle, age_s = 1.0, math.inf
+    for report in reports:
+        if report.age_s > FRESH_S or report.busy_s <= 0 or report.seen_s <= 0:
+            continue
+        bits_a_second += report.moved_bits / report.seen_s
+        idle *= 1 - min(1.0, report.busy_s / report.seen_s)
+        transfers += report.transfers
+        age_s = min(age_s, report.age_s)
+    return Estimate(bits_a_second / (1 - idle), transfers, age_s) if idle < 1 else None
+
+
+class LinkState(enum.StrEnum):
+    """What is known of a link's capacity."""
+
+    UNMEASURED = "Unmeasured"
+    NOMINAL = "Nominal"
+    SLOW = "Slow"
+    HELD = "Held"
+    PROBING = "Probing"
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What to plan with.
+
+    Attributes:
+        bps: that may be sent, at most nominal.
+        measured_bps: the last measurement behind it; None when there never was one.
+        changed_s: when it was last confirmed or doubled.
+    """
+
+    state: LinkState
+    bps: float
+    measured_bps: float | None
+    changed_s: float
+
+
+def believe(before: Belief | None, estimate: Estimate | None, nominal_bps: float, now_s: float) -> Belief:
+    """Return what to believe of a link at `now_s`, a clock in seconds that does not go back.
+
+    Args:
+        before: the last belief; None at the start.
+        estimate: what routers report now.
+        nominal_bps: what may be sent when nothing is wrong.
+    """
+    errors.positive("nominal_bps", nominal_bps)
+    if before is None:
+        before = Belief(LinkState.UNMEASURED, nominal_bps, None, now_s)
+    if estimate is None or estimate.transfers < LEAST_TRANSFERS:
+        return _without_news(before, nominal_bps, now_s)
+    measured_bps = estimate.capacity_bps
+    slow = before.state not in (LinkState.UNMEASURED, LinkState.NOMINAL)
+    if measured_bps >= (NOMINAL_FROM if slow else SLOW_BELOW) * nominal_bps:
+        return Belief(LinkState.NOMINAL, nominal_bps, measured_bps, now_s)
+    bps = min(nominal_bps, max(HEADROOM * measured_bps, _LEAST_PART * nominal_bps))
+    if slow and abs(bps - before.bps) <= SAME_WITHIN * before.bps:
+        # Noise in what is measured moves nothing.
+        return Belief(LinkState.SLOW, min(before.bps, nominal_bps), before.measured_bps, now_s)
+    return Belief(LinkState.SLOW, bps, measured_bps, now_s)
+
+
+def _without_news(before: Belief, nominal_bps: float, now_s: float) -> Belief:
+    if before.state in (LinkState.UNMEASURED, LinkState.NOMINAL):
+        return Belief(before.state, nominal_bps, before.measured_bps, before.changed_s)
+    bps = min(before.bps, nominal_bps)
+    wait_s = PROBE_S if before.state is LinkState.PROBING else HOLD_S
+    if now_s - before.changed_s < wait_s:
+        state = LinkState.PROBING if before.state is LinkState.PROBING else LinkState.HELD
+        return Belief(state, bps, before.measured_bps, before.changed_s)
+    if 2 * bps >= nominal_bps:
+        return Belief(LinkState.UNMEASURED, nominal_bps, before.measured_bps, now_s)
+    return Belief(LinkState.PROBING, 2 * bps, before.measured_bps, now_s)
