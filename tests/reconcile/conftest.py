@@ -290,6 +290,11 @@ class Tenant:
             for body in yaml.safe_load_all(path.read_text()):
                 del body["metadata"]["namespace"]
                 self.bodies[f"{body['kind']}/{body['metadata']['name']}"] = body
+        # Sizes that tests count on; those of the demonstration are its own business.
+        self.bodies["PrefillPool/east-prefill"]["spec"]["replicas"] = 2
+        for key, least, target in (("PrefillPool/west-prefill", 1, 0.5), ("DecodePool/east-decode", 2, 15)):
+            scaling = self.bodies[key]["spec"]["scaling"]
+            scaling |= {"minReplicas": least, "maxReplicas": 4, "signal": scaling["signal"] | {"targetValue": target}}
         # Addresses are of one cluster's service network; this one has another.
         del self.bodies["InferenceRoute/chat"]["spec"]["router"]["service"]
         self.bodies["KVLink/west-to-east"]["spec"]["addressTranslation"] = {

@@ -49,7 +49,11 @@ def test_the_charts_give_enough(tmp_path, another_operator, tenant, client):
         team.set_ready("prfaas.dev/route=chat", 1)
         team.wait_reason("InferenceRoute/chat", "Ready", "RoutersPending")
         team.wait_reason("MemberCluster/west", "Ready", "Available")
-        assert any(event["reason"] == "RoutersPending" for event in team.client.list("Event", "team"))
+        team.wait(
+            "InferenceRoute/chat",
+            lambda _: any(event["reason"] == "RoutersPending" for event in team.client.list("Event", "team")),
+            "the event",
+        )
         for key in team.bodies:
             team.delete(key)
         for key in team.bodies:

@@ -94,7 +94,7 @@ def test_thresholds(tenant):
     tenant.apply()
     found = tenant.wait(ROUTE, lambda found: found.get("status", {}).get("thresholdTokens"), "has a threshold")
     assert found["status"]["thresholdSource"] == "Computed"
-    assert "highest rate" in found["status"]["thresholdWhy"]
+    assert "requests/s" in found["status"]["thresholdWhy"]
     assert 1000 < found["status"]["thresholdTokens"] < 131072
     tenant.merge(ROUTE, {"spec": {"policy": {"threshold": 777}}})
     found = tenant.wait(ROUTE, lambda found: found["status"]["thresholdTokens"] == 777, "follows the spec")
