@@ -35,6 +35,10 @@ ABSORB_UP_TO = 0.9
 """Share of a decode worker's slots that may be taken, with the new request, when it prefills although others could. What it
 holds up ends later, so that a worker which is all but full would soon make requests wait for slots."""
 
+BASE_GROWTH = 3.0
+"""How much base prices grow with the local backlog, in times of its price: the planner's partition keeps its weight when
+queues are long, so that both sides drain at the same time. In surges it takes some 5 % off the mean."""
+
 _NOTHING = (math.inf, math.inf)
 
 _SOONER = {
@@ -81,16 +85,19 @@ def decide(request: Request, view: View) -> Decision:
 
     local_pool = view.local_prefill
     local: Worker | None = None
+    scale = 1.0
     if local_pool is not None:
         local, wait_s, service_s, usable = _best_worker(local_pool, total_tokens, now_s)
         if local is not None:
             least_own_s = own_s = max(wait_s + service_s, slot_wait_s)
-            price = local_pool.price or 0.0
-            best_cost_s = own_s + service_s * (local_pool.base_price + price * (wait_s + service_s / (2 * usable)))
+            price, base = local_pool.price or 0.0, local_pool.base_price
+            if base > 0.0:
+                scale += BASE_GROWTH * price * wait_s / base
+            best_cost_s = own_s + service_s * (base * scale + price * (wait_s + service_s / (2 * usable)))
             destination, pool, worker = Destination.LOCAL_PREFILL, local_pool, local
 
     if view.absorb or local is None:
-        absorber, absorbed_own_s, absorbed_cost_s = _best_decode_worker(view, total_tokens, needed=local is None)
+        absorber, absorbed_own_s, absorbed_cost_s = _best_decode_worker(view, total_tokens, scale, needed=local is None)
         if absorber is not None:
             least_own_s = min(least_own_s, absorbed_own_s)
             if absorbed_cost_s < best_cost_s:
@@ -105,12 +112,12 @@ def decide(request: Request, view: View) -> Decision:
             continue
         remote_usable = True
         arrival_s, link_cost_s = _transfer(
-            link, remote_pool.push, wait_s, service_s, total_tokens - decode_worker.cached_tokens
+            link, remote_pool.push, wait_s, service_s, total_tokens - decode_worker.cached_tokens, scale
         )
         remote_own_s = max(arrival_s, slot_wait_s)
         least_own_s = min(least_own_s, remote_own_s)
         price = remote_pool.price or 0.0
-        work_cost_s = service_s * (remote_pool.base_price + price * (wait_s + service_s / (2 * usable)))
+        work_cost_s = service_s * (remote_pool.base_price * scale + price * (wait_s + service_s / (2 * usable)))
         cost_s = remote_own_s + link_cost_s + work_cost_s
         if cost_s < best_cost_s or (
             cost_s == best_cost_s
@@ -238,7 +245,9 @@ def _best_warm_worker(
     return best, best_wait_s, best_service_s
 
 
-def _best_decode_worker(view: View, total_tokens: int, *, needed: bool) -> tuple[Worker | None, float, float]:
+def _best_decode_worker(
+    view: View, total_tokens: int, scale: float, *, needed: bool
+) -> tuple[Worker | None, float, float]:
     """Return the decode worker that prefills at the least cost, its own time and the cost, seconds.
 
     Without `needed`, workers that prefill already or have few slots left are passed over.
@@ -268,14 +277,16 @@ def _best_decode_worker(view: View, total_tokens: int, *, needed: bool) -> tuple
         if decoding >= slots:
             own_s = max(own_s, _slot_wait_s(worker, view))
         cost_s = own_s + service_s * (
-            decode.base_price + price * (wait_s + service_s / usable_twice) + DECODE_WEIGHT * decoding
+            decode.base_price * scale + price * (wait_s + service_s / usable_twice) + DECODE_WEIGHT * decoding
         )
         if cost_s < best_key[0] or (cost_s == best_key[0] and worker.name < best_key[1]):
             best, best_key, best_own_s = worker, (cost_s, worker.name), own_s
     return best, best_own_s, best_key[0]
 
 
-def _transfer(link: Link, push: bool, wait_s: float, service_s: float, tokens: int) -> tuple[float, float]:
+def _transfer(
+    link: Link, push: bool, wait_s: float, service_s: float, tokens: int, scale: float
+) -> tuple[float, float]:
     """Return when the KV is there, seconds from now, and what it costs others on the link.
 
     What is on its way now is drained until this request's transfer begins; what later requests put on the link is theirs
@@ -290,4 +301,4 @@ def _transfer(link: Link, push: bool, wait_s: float, service_s: float, tokens: i
     else:
         backlog_s = max(0.0, backlog_s - prefilled_s)
         arrival_s = prefilled_s + backlog_s + own_s
-    return arrival_s, own_s * (link.base_price + (link.price or 0.0) * (backlog_s + own_s / 2))
+    return arrival_s, own_s * (link.base_price * scale + (link.price or 0.0) * (backlog_s + own_s / 2))

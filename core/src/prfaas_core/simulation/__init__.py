@@ -62,4 +62,23 @@ def simulate(scenario: Scenario, arrivals: Iterable[Arrival], end_s: float = mat
     if scenario.controller is not None:
         Steering(engine, disruption, scenario.controller)
     engine.run(end_s)
-    return engine.result()
+    return _result(engine)
+
+
+def _result(engine: Engine) -> Result:
+    links = {name: pool.link for name, pool in engine.pools.items() if pool.link is not None}
+    return Result(
+        arrived_s=engine.arrived_s,
+        ttft_s=engine.ttft_s,
+        itl_s=engine.itl_s,
+        tokens=engine.tokens,
+        destinations=engine.destinations,
+        finished=engine.finished,
+        failed=engine.failed,
+        ended_s=engine.now_s,
+        reasons=dict(engine.reasons),
+        link_bytes={name: link.delivered_bytes for name, link in links.items()},
+        link_taken_bytes={name: link.taken_bytes for name, link in links.items()},
+        link_cost=sum(link.delivered_bytes / 1e9 * link.spec.cost_per_gb for link in links.values()),
+        history=tuple(engine.history),
+    )

@@ -27,7 +27,8 @@ class ClosedLoop:
     Args:
         template: profiles and mean answer; counts and link are taken from what is observed.
         decode, local, remote: names of the pools.
-        plan: whether the threshold is searched; else only prices and bandwidth follow.
+        plan: whether the threshold is searched; else it stays.
+        priced: whether prices follow what is measured; else they stay.
         min_gain: of a new threshold, relative.
         memory: weight of the newest period in averages of rates and utilisations.
         roles_period_s: how often roles are looked at; infinite: never.
@@ -42,6 +43,7 @@ class ClosedLoop:
         local: str | None,
         remote: tuple[str, ...],
         plan: bool = True,
+        priced: bool = True,
         min_gain: float = 0.01,
         memory: float = 0.2,
         roles_period_s: float = math.inf,
@@ -50,6 +52,7 @@ class ClosedLoop:
         self._template = template
         self._decode, self._local, self._remote = decode, local, remote
         self._plan = plan
+        self._priced = priced
         self._min_gain = errors.non_negative("min_gain", min_gain)
         self._memory = errors.positive("memory", memory)
         self._roles_period_s = roles_period_s
@@ -64,6 +67,8 @@ class ClosedLoop:
         link_prices = {name: self._link_price(name, observation.pools[name]) for name in self._remote}
         bandwidth = self._bandwidth(observation)
         base_prices, link_base_prices = self._base_prices(observation, prices)
+        if not self._priced:
+            prices, link_prices, base_prices, link_base_prices = {}, {}, {}, {}
         if not self._plan or not observation.uncached_tokens:
             return Orders(None, bandwidth, prices, link_prices, base_prices, link_base_prices)
         lengths = Lengths.of(max(1, tokens) for tokens in observation.uncached_tokens)

@@ -23,7 +23,6 @@ from prfaas_core import errors, routing
 from prfaas_core.routing import backlog
 from prfaas_core.simulation.job import Job, Worker
 from prfaas_core.simulation.pool import PoolState
-from prfaas_core.simulation.results import Result
 from prfaas_core.simulation.scenario import Scenario
 from prfaas_core.simulation.traffic import Arrival
 
@@ -109,25 +108,6 @@ class Engine:
             else:
                 # Requests that nothing will ever move: a dead link, or no workers that come back.
                 return
-
-    def result(self) -> Result:
-        """Return what the run showed."""
-        links = {name: pool.link for name, pool in self.pools.items() if pool.link is not None}
-        return Result(
-            arrived_s=self.arrived_s,
-            ttft_s=self.ttft_s,
-            itl_s=self.itl_s,
-            tokens=self.tokens,
-            destinations=self.destinations,
-            finished=self.finished,
-            failed=self.failed,
-            ended_s=self.now_s,
-            reasons=dict(self.reasons),
-            link_bytes={name: link.delivered_bytes for name, link in links.items()},
-            link_taken_bytes={name: link.taken_bytes for name, link in links.items()},
-            link_cost=sum(link.delivered_bytes / 1e9 * link.spec.cost_per_gb for link in links.values()),
-            history=tuple(self.history),
-        )
 
     # A request comes
 
