@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from rich.console import Console
 
+from prfaas_cli.evaluating import evaluate_command
 from prfaas_cli.local import down_command, status_command, up_command
 from prfaas_cli.paper import paper_command
 from prfaas_cli.plan import plan_command
@@ -19,7 +20,15 @@ def cli(context: click.Context) -> None:
     context.obj = Console()
 
 
-for command in (up_command, status_command, down_command, replay_command, paper_command, plan_command):
+for command in (
+    up_command,
+    status_command,
+    down_command,
+    replay_command,
+    paper_command,
+    plan_command,
+    evaluate_command,
+):
     cli.add_command(command)
 
 
