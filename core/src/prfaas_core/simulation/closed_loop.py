@@ -20,6 +20,15 @@ from prfaas_core.routing import Bandwidth
 from prfaas_core.routing.prices import across, base_price, price
 from prfaas_core.simulation.control import Observation, Orders, PoolObservation
 
+_GRID = 250
+
+
+def _grid(lengths: Lengths) -> tuple[int, ...]:
+    """Return thresholds with equal shares of the requests between them: finer than the sample is not known anyway."""
+    sample = lengths.sample
+    step = max(1, len(sample) // _GRID)
+    return tuple(sorted({max(1, int(tokens)) for tokens in (*sample[::step], sample[-1] + 1)}))
+
 
 class ClosedLoop:
     """A controller for one decode pool, its local prefill pool and any number of remote pools of the same profile.
@@ -75,7 +84,7 @@ class ClosedLoop:
         deployment = self._deployment(observation)
         threshold: int | None = None
         if deployment.remote_instances:
-            plan = planner.best_threshold(deployment, lengths)
+            plan = planner.best_threshold(deployment, lengths, _grid(lengths))
             now = throughput(deployment, lengths, observation.threshold_tokens).rate
             if plan.throughput.rate > now * (1 + self._min_gain):
                 threshold = plan.threshold_tokens
@@ -97,8 +106,9 @@ class ClosedLoop:
         if observation.now_s < self._next_roles_s or self._local is None:
             return 0
         self._next_roles_s = observation.now_s + self._roles_period_s
-        now = planner.best_threshold(deployment, lengths)
-        best = planner.best_roles(deployment, lengths)
+        grid = _grid(lengths)
+        now = planner.best_threshold(deployment, lengths, grid)
+        best = planner.best_roles(deployment, lengths, grid)
         wish = 0
         if best.throughput.rate > now.throughput.rate * (1 + self._min_roles_gain):
             wish = 1 if best.deployment.local_instances < deployment.local_instances else -1
