@@ -111,7 +111,7 @@ def write(rows: Sequence[Row], folder: Path, document: Path) -> None:
             writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in asdict(row).values()])
     comparisons = compare(rows)
     (folder / "comparison.json").write_text(
-        json.dumps([asdict(entry) for entry in comparisons], indent=1, allow_nan=False, default=str) + "\n",
+        json.dumps([_finite(asdict(entry)) for entry in comparisons], indent=1, allow_nan=False) + "\n",
         encoding="utf-8",
     )
     with mpl.rc_context({"svg.hashsalt": "prfaas", "font.size": 9}):
@@ -121,6 +121,13 @@ def write(rows: Sequence[Row], folder: Path, document: Path) -> None:
         ):
             _plot(rows, folder / f"{name}.svg", label, metric)
     document.write_text(_markdown(rows, comparisons, folder.name), encoding="utf-8")
+
+
+def _finite(entry: dict[str, object]) -> dict[str, object]:
+    """Return an entry with null for what a single seed does not give."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in entry.items()
+    }
 
 
 def _plot(rows: Sequence[Row], path: Path, label: str, metric: Metric) -> None:
