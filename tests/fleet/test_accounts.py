@@ -158,3 +158,29 @@ def test_a_decode_worker_that_absorbs_is_busy_until_its_first_token(fleet: Fleet
         ended()
         assert seen.busy_until_s <= clock()
         assert seen.pending_s == 0
+
+
+def test_a_link_is_measured_without_what_a_hand_over_takes(fleet: Fleet, clock: Clock) -> None:
+    """Hand-overs within the cluster take half a second; with the link a transfer of 2 GB takes 4.5 s, so that it carries 4 Gbit/s."""
+    local = replace(pool("local", "l1", "l2"), decode_slots=0)
+    remote = replace(CONFIGURATION.remote_prefill[0], link=replace(LINK, name="west-to-east"))
+    fleet.configure(replace(CONFIGURATION, local_prefill=local, remote_prefill=(remote,)))
+    assert list(fleet.links()) == []
+    for source, elapsed_s in ((local, 0.5), (remote, 4.5), (remote, 4.5)):
+        transfer = fleet.transfer(source, prepared(2000))
+        assert transfer is not None
+        transfer.prefilled(clock.now_s)
+        clock.now_s += elapsed_s
+        transfer.end(clock.now_s, moved=True)
+    ((name, report),) = fleet.links()
+    assert (name, report.age_s) == ("west-to-east", 0)
+    assert report.moved_bits / report.moving_s == pytest.approx(4e9)
+
+
+def test_pools_behind_one_link_share_what_is_on_it(fleet: Fleet, clock: Clock) -> None:
+    link = replace(LINK, name="west-to-east")
+    one, other, apart = (pool("one", "a", link=link), pool("other", "b", link=link), pool("apart", "c", link=LINK))
+    fleet.configure(replace(CONFIGURATION, remote_prefill=(one, other, apart)))
+    fleet.transfer(one, prepared())
+    seen = [fleet.view(found, ()).link for found in (one, other, apart)]
+    assert [found.backlog_bytes for found in seen if found is not None] == [2e9, 2e9, 0]

@@ -18,6 +18,7 @@ from prfaas_router.metrics import Metrics
 from prfaas_router.stream import ConfigurationStream, Identity
 
 ROUTE = "ns/chat"
+LINKS = pb.Links(links=[pb.LinkUse(name="west-to-east", moved_bits=8e6, moving_s=0.1, transfers=2)])
 TRAFFIC = pb.Traffic(uncached_lengths=[pb.LengthBucket(index=3, count=2.0, tokens=180.0)])
 
 
@@ -28,6 +29,7 @@ class Operator(rpc.RouterConfigurationServicer):
         self.outgoing: asyncio.Queue[pb.Snapshot] = asyncio.Queue()
         self.incoming: asyncio.Queue[pb.RouterMessage] = asyncio.Queue()
         self.traffic: asyncio.Queue[pb.Traffic] = asyncio.Queue()
+        self.links: asyncio.Queue[pb.Links] = asyncio.Queue()
         self.metadata: list[dict[str, str]] = []
 
     async def Stream(  # noqa: N802 - the name of the method in the .proto
@@ -39,6 +41,8 @@ class Operator(rpc.RouterConfigurationServicer):
             async for message in requests:
                 if message.WhichOneof("message") == "traffic":
                     await self.traffic.put(message.traffic)
+                elif message.WhichOneof("message") == "links":
+                    await self.links.put(message.links)
                 else:
                     await self.incoming.put(message)
 
@@ -79,7 +83,7 @@ class Follower:
         identity = Identity(ROUTE, "east", "router-1", address, None, token)
         self.metrics = Metrics(ROUTE)
         self.stream = ConfigurationStream(
-            identity, LastKnownGood(folder), self.applied.put_nowait, lambda: TRAFFIC, self.metrics
+            identity, LastKnownGood(folder), self.applied.put_nowait, lambda: TRAFFIC, self.metrics, links=lambda: LINKS
         )
 
     async def __aenter__(self) -> Self:
@@ -119,11 +123,12 @@ async def test_snapshots_are_applied_and_acknowledged(
             assert (await soon(service.incoming.get())).ack.version == version
 
 
-async def test_traffic_is_reported_at_once_and_again(operator: tuple[Operator, str], tmp_path: Path) -> None:
+async def test_traffic_and_links_are_reported_at_once_and_again(operator: tuple[Operator, str], tmp_path: Path) -> None:
     service, address = operator
     async with Follower(address, tmp_path):
         for _ in range(2):
             assert await soon(service.traffic.get()) == TRAFFIC
+            assert await soon(service.links.get()) == LINKS
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
 """What a link between clusters really carries: measured by routers from their own transfers, combined, and believed or not.
 
-A router notes when KV of its requests begins and ends to move (`LinkWindow`) and reports sums: bits that arrived, and time in
-which something was on its way. Their quotient is the speed of the link whatever the load on it is, so that a link which gets
-little to carry is measured as well as a full one. The time that a hand-over takes besides the transfer is taken off.
+A router notes when KV of its requests begins and ends to move (`LinkWindow`). Time in which several transfers are on the way is
+divided among them; bits that arrived over the time that they took so is the speed of the link, whatever the load on it is: a
+link that gets little to carry is measured as well as one that is overrun. The time that a hand-over takes besides the transfer
+is taken off.
 
 `combine` puts the reports of all routers together. Routers that fill a link at the same time each see a part of it, and the
 parts add up; routers that use it one after the other each see all of it. With the share u of the time that each is busy, taken
-to be independent, something is on the way for 1 - prod(1 - u) of the time, and the link carries the sum of the throughputs
-over that. It is exact for one router and for routers that are always busy. Where routers are busy together more often than by
-chance it is too low, at most by their number; a full link makes them all busy always, and the error goes away.
+to be independent, something is on the way for 1 - prod(1 - u) of the time, and the link carries the sum of speed times u over
+that. It is exact for one router and for routers that are always busy. Where routers are busy together more often than by chance
+it is too low, at most by their number; a full link makes them all busy always, and the error goes away.
 
 `believe` decides what is planned with. It errs towards nominal: a measurement counts when enough transfers made it and it is
 clearly below nominal. It errs towards holding: without new transfers the last belief stays for `HOLD_S`, and after that is doubled
@@ -50,6 +51,7 @@ class LinkReport:
 
     Attributes:
         moved_bits: that arrived.
+        moving_s: time that they took, divided among transfers at the same time.
         busy_s: time in which something was on its way.
         seen_s: time that the sums stand for, idle time included.
         transfers: how many ended.
@@ -57,76 +59,110 @@ class LinkReport:
     """
 
     moved_bits: float
+    moving_s: float
     busy_s: float
     seen_s: float
     transfers: float
     age_s: float
 
     def __post_init__(self) -> None:
-        for name in ("moved_bits", "busy_s", "seen_s", "transfers", "age_s"):
+        for name in ("moved_bits", "moving_s", "busy_s", "seen_s", "transfers", "age_s"):
             errors.non_negative(f"link.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moving:
+    """One transfer on its way.
+
+    Attributes:
+        bits: to move.
+        began_s: the time that each transfer had been given when it began.
+    """
+
+    bits: float
+    began_s: float
 
 
 class LinkWindow:
     """The recent transfers of one router over one link. Not safe for use from several threads."""
 
-    __slots__ = ("_at_s", "_began_s", "_bits", "_busy_s", "_ended_s", "_on_the_way", "_seen_s", "_transfers")
+    __slots__ = (
+        "_at_s", "_began_s", "_bits", "_busy_s", "_each_s", "_ended_s", "_moving_s", "_on_the_way", "_seen_s", "_transfers",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        self._bits = self._busy_s = self._seen_s = self._transfers = 0.0
+        self._bits = self._moving_s = self._busy_s = self._seen_s = self._transfers = 0.0
         self._at_s = self._ended_s = -math.inf
         self._began_s = 0.0
-        self._on_the_way = 0
+        self._each_s = 0.0  # the time that a transfer on the way all along would have been given
+        self._on_the_way: list[Moving] = []
 
-    def start(self, now_s: float) -> None:
+    def start(self, now_s: float, size_bytes: float) -> Moving:
         """Note that a transfer begins. `now_s` is a clock in seconds that does not go back."""
-        if self._on_the_way == 0:
+        if not self._on_the_way:
             gap_s = now_s - self._at_s
             if gap_s < math.inf:
                 self._forget(math.exp(-gap_s / IDLE_MEMORY_S))
                 self._seen_s += min(gap_s, _LONGEST_GAP_S)
             self._at_s = self._began_s = now_s
-        self._on_the_way += 1
+        self._advance(now_s)
+        moving = Moving(8 * size_bytes, self._each_s)
+        self._on_the_way.append(moving)
+        return moving
 
-    def finish(self, now_s: float, moved_bytes: float, handover_s: float = 0.0, *, telling: bool = True) -> None:
+    def finish(self, now_s: float, moving: Moving, handover_s: float = 0.0, *, telling: bool = True) -> None:
         """Note that a transfer ended.
 
         Args:
             now_s: the time.
-            moved_bytes: what it moved.
+            moving: as `start` returned it.
             handover_s: time that a hand-over takes besides the transfer.
             telling: whether its time says something about the link; that of a failed transfer does not, and neither does
                 that of one that waited for something else.
         """
-        elapsed_s = now_s - self._at_s
-        self._at_s = now_s
-        self._on_the_way -= 1
+        self._advance(now_s)
+        self._on_the_way.remove(moving)
         if not telling:
             return
         since_s = now_s - self._ended_s
         self._forget(max(math.exp(-1 / MEMORY_TRANSFERS), math.exp(-since_s / MEMORY_S)))
         self._ended_s = now_s
-        if self._on_the_way == 0:
+        took_s = self._each_s - moving.began_s
+        if not self._on_the_way:
             # Within a busy time one request's hand-over hides behind the transfers of others.
-            elapsed_s -= min(handover_s, 0.9 * (now_s - self._began_s), elapsed_s)
-        self._bits += 8 * moved_bytes
-        self._busy_s += elapsed_s
-        self._seen_s += elapsed_s
+            took_s -= min(handover_s, 0.9 * took_s)
+        self._bits += moving.bits
+        self._moving_s += took_s
         self._transfers += 1
 
     def report(self, now_s: float) -> LinkReport | None:
         """Return what was seen; None when nothing ever crossed."""
-        if self._transfers == 0:
+        if self._bits == 0 or self._moving_s == 0:
             return None
-        overdue_s = 0.0
-        if self._on_the_way:
-            usual_s = self._on_the_way * self._busy_s / self._transfers
-            overdue_s = max(0.0, now_s - self._at_s - usual_s)
+        self._advance(now_s)
+        usual = self._moving_s / self._bits
+        overdue_s = sum(max(0.0, self._each_s - one.began_s - usual * one.bits) for one in self._on_the_way)
         age_s = 0.0 if overdue_s > 0 else max(0.0, now_s - self._ended_s)
-        return LinkReport(self._bits, self._busy_s + overdue_s, self._seen_s + overdue_s, self._transfers, age_s)
+        return LinkReport(
+            self._bits,
+            self._moving_s + overdue_s,
+            min(self._busy_s, self._seen_s),
+            self._seen_s,
+            self._transfers,
+            age_s,
+        )
+
+    def _advance(self, now_s: float) -> None:
+        if self._on_the_way:
+            elapsed_s = now_s - self._at_s
+            self._at_s = now_s
+            self._each_s += elapsed_s / len(self._on_the_way)
+            self._busy_s += elapsed_s
+            self._seen_s += elapsed_s
 
     def _forget(self, kept: float) -> None:
         self._bits *= kept
+        self._moving_s *= kept
         self._busy_s *= kept
         self._seen_s *= kept
         self._transfers *= kept
@@ -143,16 +179,17 @@ class Estimate:
 
 def combine(reports: Iterable[LinkReport]) -> Estimate | None:
     """Return what a link carries by the reports of all its routers; None when none of them is fresh."""
-    bits_a_second = transfers = 0.0
+    together_bps = transfers = 0.0
     idle, age_s = 1.0, math.inf
     for report in reports:
-        if report.age_s > FRESH_S or report.busy_s <= 0 or report.seen_s <= 0:
+        if report.age_s > FRESH_S or report.moving_s <= 0 or report.busy_s <= 0 or report.seen_s <= 0:
             continue
-        bits_a_second += report.moved_bits / report.seen_s
-        idle *= 1 - min(1.0, report.busy_s / report.seen_s)
+        busy = min(1.0, report.busy_s / report.seen_s)
+        together_bps += report.moved_bits / report.moving_s * busy
+        idle *= 1 - busy
         transfers += report.transfers
         age_s = min(age_s, report.age_s)
-    return Estimate(bits_a_second / (1 - idle), transfers, age_s) if idle < 1 else None
+    return Estimate(together_bps / (1 - idle), transfers, age_s) if idle < 1 else None
 
 
 class LinkState(enum.StrEnum):

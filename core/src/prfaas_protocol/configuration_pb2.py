@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#prfaas_protocol/configuration.proto\x12\x17prfaas.configuration.v1\"\x8d\x02\n\rRouterMessage\x12/\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.prfaas.configuration.v1.HelloH\x00\x12+\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1c.prfaas.configuration.v1.AckH\x00\x12-\n\x04nack\x18\x03 \x01(\x0b\x32\x1d.prfaas.configuration.v1.NackH\x00\x12\x33\n\x07traffic\x18\x04 \x01(\x0b\x32 .prfaas.configuration.v1.TrafficH\x00\x12/\n\x05links\x18\x05 \x01(\x0b\x32\x1e.prfaas.configuration.v1.LinksH\x00\x42\t\n\x07message\"\x80\x01\n\x05Hello\x12\x17\n\x0froute_namespace\x18\x01 \x01(\t\x12\x12\n\nroute_name\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x0e\n\x06router\x18\x04 \x01(\t\x12\x18\n\x10software_version\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x04\"\x16\n\x03\x41\x63k\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\'\n\x04Nack\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"J\n\x07Traffic\x12?\n\x10uncached_lengths\x18\x01 \x03(\x0b\x32%.prfaas.configuration.v1.LengthBucket\"<\n\x0cLengthBucket\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\x01\x12\x0e\n\x06tokens\x18\x03 \x01(\x01\"8\n\x05Links\x12/\n\x05links\x18\x01 \x03(\x0b\x32 .prfaas.configuration.v1.LinkUse\"m\n\x07LinkUse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmoved_bits\x18\x02 \x01(\x01\x12\x0e\n\x06\x62usy_s\x18\x03 \x01(\x01\x12\x0e\n\x06seen_s\x18\x04 \x01(\x01\x12\x11\n\ttransfers\x18\x05 \x01(\x01\x12\r\n\x05\x61ge_s\x18\x06 \x01(\x01\"\x94\x03\n\x08Snapshot\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x17\n\x0froute_namespace\x18\x02 \x01(\t\x12\x12\n\nroute_name\x18\x03 \x01(\t\x12\x17\n\x0f\x63reated_unix_ms\x18\x04 \x01(\x03\x12-\n\x05model\x18\x05 \x01(\x0b\x32\x1e.prfaas.configuration.v1.Model\x12/\n\x06policy\x18\x06 \x01(\x0b\x32\x1f.prfaas.configuration.v1.Policy\x12-\n\x06\x64\x65\x63ode\x18\x07 \x01(\x0b\x32\x1d.prfaas.configuration.v1.Pool\x12\x34\n\rlocal_prefill\x18\x08 \x01(\x0b\x32\x1d.prfaas.configuration.v1.Pool\x12;\n\x0eremote_prefill\x18\t \x03(\x0b\x32#.prfaas.configuration.v1.RemotePool\x12/\n\x06limits\x18\n \x01(\x0b\x32\x1f.prfaas.configuration.v1.Limits\"i\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x14max_model_len_tokens\x18\x02 \x01(\r\x12\x17\n\x0f\x62ytes_per_token\x18\x03 \x01(\x01\x12\x1b\n\x13prefix_block_tokens\x18\x04 \x01(\r\"\xc6\x03\n\x06Policy\x12\x32\n\x04mode\x18\x01 \x01(\x0e\x32$.prfaas.configuration.v1.Policy.Mode\x12<\n\tbandwidth\x18\x02 \x01(\x0e\x32).prfaas.configuration.v1.Policy.Bandwidth\x12\x18\n\x10threshold_tokens\x18\x03 \x01(\r\x12<\n\talgorithm\x18\x04 \x01(\x0e\x32).prfaas.configuration.v1.Policy.Algorithm\x12\x0e\n\x06\x61\x62sorb\x18\x05 \x01(\x08\x12\x15\n\rstale_after_s\x18\x06 \x01(\x01\"E\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x45NFORCE\x10\x01\x12\n\n\x06SHADOW\x10\x02\x12\x0e\n\nLOCAL_ONLY\x10\x03\"@\n\tBandwidth\x12\x19\n\x15\x42\x41NDWIDTH_UNSPECIFIED\x10\x00\x12\n\n\x06SCARCE\x10\x01\x12\x0c\n\x08\x41\x42UNDANT\x10\x02\"B\n\tAlgorithm\x12\x19\n\x15\x41LGORITHM_UNSPECIFIED\x10\x00\x12\t\n\x05PAPER\x10\x01\x12\x0f\n\x0b\x46INISH_TIME\x10\x02\"\xd3\x02\n\x04Pool\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x34\n\tendpoints\x18\x04 \x03(\x0b\x32!.prfaas.configuration.v1.Endpoint\x12\x16\n\x0ekv_fingerprint\x18\x05 \x01(\t\x12\x1d\n\x15\x63\x61\x63he_capacity_tokens\x18\x06 \x01(\x04\x12<\n\x0fprefill_seconds\x18\x07 \x03(\x0b\x32#.prfaas.configuration.v1.CurvePoint\x12\x14\n\x0c\x64\x65\x63ode_slots\x18\x08 \x01(\r\x12\x35\n\tconnector\x18\t \x01(\x0e\x32\".prfaas.configuration.v1.Connector\x12\r\n\x05price\x18\n \x01(\x01\x12\x12\n\nbase_price\x18\x0b \x01(\x01\"+\n\nCurvePoint\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01\"\x91\x01\n\x08\x45ndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\thttp_port\x18\x03 \x01(\r\x12\x16\n\x0ekv_address_own\x18\x04 \x01(\t\x12\x17\n\x0fkv_address_seen\x18\x05 \x01(\t\x12\x0f\n\x07kv_port\x18\x06 \x01(\r\x12\x11\n\tengine_id\x18\x07 \x01(\t\"f\n\nRemotePool\x12+\n\x04pool\x18\x01 \x01(\x0b\x32\x1d.prfaas.configuration.v1.Pool\x12+\n\x04link\x18\x02 \x01(\x0b\x32\x1d.prfaas.configuration.v1.Link\"\xa6\x01\n\x04Link\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61pacity_bps\x18\x03 \x01(\x01\x12\r\n\x05share\x18\x04 \x01(\x01\x12\x35\n\x08kv_bytes\x18\x05 \x03(\x0b\x32#.prfaas.configuration.v1.CurvePoint\x12\r\n\x05price\x18\x06 \x01(\x01\x12\x12\n\nbase_price\x18\x07 \x01(\x01\"V\n\x06Limits\x12\x16\n\x0emax_body_bytes\x18\x01 \x01(\x04\x12\x19\n\x11prefill_timeout_s\x18\x02 \x01(\x01\x12\x19\n\x11\x63onnect_timeout_s\x18\x03 \x01(\x01*D\n\tConnector\x12\x19\n\x15\x43ONNECTOR_UNSPECIFIED\x10\x00\x12\r\n\tNIXL_PULL\x10\x01\x12\r\n\tNIXL_PUSH\x10\x02\x32n\n\x13RouterConfiguration\x12W\n\x06Stream\x12&.prfaas.configuration.v1.RouterMessage\x1a!.prfaas.configuration.v1.Snapshot(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#prfaas_protocol/configuration.proto\x12\x17prfaas.configuration.v1\"\x8d\x02\n\rRouterMessage\x12/\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.prfaas.configuration.v1.HelloH\x00\x12+\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1c.prfaas.configuration.v1.AckH\x00\x12-\n\x04nack\x18\x03 \x01(\x0b\x32\x1d.prfaas.configuration.v1.NackH\x00\x12\x33\n\x07traffic\x18\x04 \x01(\x0b\x32 .prfaas.configuration.v1.TrafficH\x00\x12/\n\x05links\x18\x05 \x01(\x0b\x32\x1e.prfaas.configuration.v1.LinksH\x00\x42\t\n\x07message\"\x80\x01\n\x05Hello\x12\x17\n\x0froute_namespace\x18\x01 \x01(\t\x12\x12\n\nroute_name\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x0e\n\x06router\x18\x04 \x01(\t\x12\x18\n\x10software_version\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x04\"\x16\n\x03\x41\x63k\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\'\n\x04Nack\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"J\n\x07Traffic\x12?\n\x10uncached_lengths\x18\x01 \x03(\x0b\x32%.prfaas.configuration.v1.LengthBucket\"<\n\x0cLengthBucket\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\x01\x12\x0e\n\x06tokens\x18\x03 \x01(\x01\"8\n\x05Links\x12/\n\x05links\x18\x01 \x03(\x0b\x32 .prfaas.configuration.v1.LinkUse\"\x7f\n\x07LinkUse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmoved_bits\x18\x02 \x01(\x01\x12\x0e\n\x06\x62usy_s\x18\x03 \x01(\x01\x12\x0e\n\x06seen_s\x18\x04 \x01(\x01\x12\x11\n\ttransfers\x18\x05 \x01(\x01\x12\r\n\x05\x61ge_s\x18\x06 \x01(\x01\x12\x10\n\x08moving_s\x18\x07 \x01(\x01\"\x94\x03\n\x08Snapshot\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x17\n\x0froute_namespace\x18\x02 \x01(\t\x12\x12\n\nroute_name\x18\x03 \x01(\t\x12\x17\n\x0f\x63reated_unix_ms\x18\x04 \x01(\x03\x12-\n\x05model\x18\x05 \x01(\x0b\x32\x1e.prfaas.configuration.v1.Model\x12/\n\x06policy\x18\x06 \x01(\x0b\x32\x1f.prfaas.configuration.v1.Policy\x12-\n\x06\x64\x65\x63ode\x18\x07 \x01(\x0b\x32\x1d.prfaas.configuration.v1.Pool\x12\x34\n\rlocal_prefill\x18\x08 \x01(\x0b\x32\x1d.prfaas.configuration.v1.Pool\x12;\n\x0eremote_prefill\x18\t \x03(\x0b\x32#.prfaas.configuration.v1.RemotePool\x12/\n\x06limits\x18\n \x01(\x0b\x32\x1f.prfaas.configuration.v1.Limits\"i\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x14max_model_len_tokens\x18\x02 \x01(\r\x12\x17\n\x0f\x62ytes_per_token\x18\x03 \x01(\x01\x12\x1b\n\x13prefix_block_tokens\x18\x04 \x01(\r\"\xc6\x03\n\x06Policy\x12\x32\n\x04mode\x18\x01 \x01(\x0e\x32$.prfaas.configuration.v1.Policy.Mode\x12<\n\tbandwidth\x18\x02 \x01(\x0e\x32).prfaas.configuration.v1.Policy.Bandwidth\x12\x18\n\x10threshold_tokens\x18\x03 \x01(\r\x12<\n\talgorithm\x18\x04 \x01(\x0e\x32).prfaas.configuration.v1.Policy.Algorithm\x12\x0e\n\x06\x61\x62sorb\x18\x05 \x01(\x08\x12\x15\n\rstale_after_s\x18\x06 \x01(\x01\"E\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x45NFORCE\x10\x01\x12\n\n\x06SHADOW\x10\x02\x12\x0e\n\nLOCAL_ONLY\x10\x03\"@\n\tBandwidth\x12\x19\n\x15\x42\x41NDWIDTH_UNSPECIFIED\x10\x00\x12\n\n\x06SCARCE\x10\x01\x12\x0c\n\x08\x41\x42UNDANT\x10\x02\"B\n\tAlgorithm\x12\x19\n\x15\x41LGORITHM_UNSPECIFIED\x10\x00\x12\t\n\x05PAPER\x10\x01\x12\x0f\n\x0b\x46INISH_TIME\x10\x02\"\xd3\x02\n\x04Pool\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x34\n\tendpoints\x18\x04 \x03(\x0b\x32!.prfaas.configuration.v1.Endpoint\x12\x16\n\x0ekv_fingerprint\x18\x05 \x01(\t\x12\x1d\n\x15\x63\x61\x63he_capacity_tokens\x18\x06 \x01(\x04\x12<\n\x0fprefill_seconds\x18\x07 \x03(\x0b\x32#.prfaas.configuration.v1.CurvePoint\x12\x14\n\x0c\x64\x65\x63ode_slots\x18\x08 \x01(\r\x12\x35\n\tconnector\x18\t \x01(\x0e\x32\".prfaas.configuration.v1.Connector\x12\r\n\x05price\x18\n \x01(\x01\x12\x12\n\nbase_price\x18\x0b \x01(\x01\"+\n\nCurvePoint\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01\"\x91\x01\n\x08\x45ndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\thttp_port\x18\x03 \x01(\r\x12\x16\n\x0ekv_address_own\x18\x04 \x01(\t\x12\x17\n\x0fkv_address_seen\x18\x05 \x01(\t\x12\x0f\n\x07kv_port\x18\x06 \x01(\r\x12\x11\n\tengine_id\x18\x07 \x01(\t\"f\n\nRemotePool\x12+\n\x04pool\x18\x01 \x01(\x0b\x32\x1d.prfaas.configuration.v1.Pool\x12+\n\x04link\x18\x02 \x01(\x0b\x32\x1d.prfaas.configuration.v1.Link\"\xa6\x01\n\x04Link\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61pacity_bps\x18\x03 \x01(\x01\x12\r\n\x05share\x18\x04 \x01(\x01\x12\x35\n\x08kv_bytes\x18\x05 \x03(\x0b\x32#.prfaas.configuration.v1.CurvePoint\x12\r\n\x05price\x18\x06 \x01(\x01\x12\x12\n\nbase_price\x18\x07 \x01(\x01\"V\n\x06Limits\x12\x16\n\x0emax_body_bytes\x18\x01 \x01(\x04\x12\x19\n\x11prefill_timeout_s\x18\x02 \x01(\x01\x12\x19\n\x11\x63onnect_timeout_s\x18\x03 \x01(\x01*D\n\tConnector\x12\x19\n\x15\x43ONNECTOR_UNSPECIFIED\x10\x00\x12\r\n\tNIXL_PULL\x10\x01\x12\r\n\tNIXL_PUSH\x10\x02\x32n\n\x13RouterConfiguration\x12W\n\x06Stream\x12&.prfaas.configuration.v1.RouterMessage\x1a!.prfaas.configuration.v1.Snapshot(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'prfaas_protocol.configuration_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONNECTOR']._serialized_start=2706
-  _globals['_CONNECTOR']._serialized_end=2774
+  _globals['_CONNECTOR']._serialized_start=2724
+  _globals['_CONNECTOR']._serialized_end=2792
   _globals['_ROUTERMESSAGE']._serialized_start=65
   _globals['_ROUTERMESSAGE']._serialized_end=334
   _globals['_HELLO']._serialized_start=337
@@ -48,31 +48,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINKS']._serialized_start=670
   _globals['_LINKS']._serialized_end=726
   _globals['_LINKUSE']._serialized_start=728
-  _globals['_LINKUSE']._serialized_end=837
-  _globals['_SNAPSHOT']._serialized_start=840
-  _globals['_SNAPSHOT']._serialized_end=1244
-  _globals['_MODEL']._serialized_start=1246
-  _globals['_MODEL']._serialized_end=1351
-  _globals['_POLICY']._serialized_start=1354
-  _globals['_POLICY']._serialized_end=1808
-  _globals['_POLICY_MODE']._serialized_start=1605
-  _globals['_POLICY_MODE']._serialized_end=1674
-  _globals['_POLICY_BANDWIDTH']._serialized_start=1676
-  _globals['_POLICY_BANDWIDTH']._serialized_end=1740
-  _globals['_POLICY_ALGORITHM']._serialized_start=1742
-  _globals['_POLICY_ALGORITHM']._serialized_end=1808
-  _globals['_POOL']._serialized_start=1811
-  _globals['_POOL']._serialized_end=2150
-  _globals['_CURVEPOINT']._serialized_start=2152
-  _globals['_CURVEPOINT']._serialized_end=2195
-  _globals['_ENDPOINT']._serialized_start=2198
-  _globals['_ENDPOINT']._serialized_end=2343
-  _globals['_REMOTEPOOL']._serialized_start=2345
-  _globals['_REMOTEPOOL']._serialized_end=2447
-  _globals['_LINK']._serialized_start=2450
-  _globals['_LINK']._serialized_end=2616
-  _globals['_LIMITS']._serialized_start=2618
-  _globals['_LIMITS']._serialized_end=2704
-  _globals['_ROUTERCONFIGURATION']._serialized_start=2776
-  _globals['_ROUTERCONFIGURATION']._serialized_end=2886
+  _globals['_LINKUSE']._serialized_end=855
+  _globals['_SNAPSHOT']._serialized_start=858
+  _globals['_SNAPSHOT']._serialized_end=1262
+  _globals['_MODEL']._serialized_start=1264
+  _globals['_MODEL']._serialized_end=1369
+  _globals['_POLICY']._serialized_start=1372
+  _globals['_POLICY']._serialized_end=1826
+  _globals['_POLICY_MODE']._serialized_start=1623
+  _globals['_POLICY_MODE']._serialized_end=1692
+  _globals['_POLICY_BANDWIDTH']._serialized_start=1694
+  _globals['_POLICY_BANDWIDTH']._serialized_end=1758
+  _globals['_POLICY_ALGORITHM']._serialized_start=1760
+  _globals['_POLICY_ALGORITHM']._serialized_end=1826
+  _globals['_POOL']._serialized_start=1829
+  _globals['_POOL']._serialized_end=2168
+  _globals['_CURVEPOINT']._serialized_start=2170
+  _globals['_CURVEPOINT']._serialized_end=2213
+  _globals['_ENDPOINT']._serialized_start=2216
+  _globals['_ENDPOINT']._serialized_end=2361
+  _globals['_REMOTEPOOL']._serialized_start=2363
+  _globals['_REMOTEPOOL']._serialized_end=2465
+  _globals['_LINK']._serialized_start=2468
+  _globals['_LINK']._serialized_end=2634
+  _globals['_LIMITS']._serialized_start=2636
+  _globals['_LIMITS']._serialized_end=2722
+  _globals['_ROUTERCONFIGURATION']._serialized_start=2794
+  _globals['_ROUTERCONFIGURATION']._serialized_end=2904
 # @@protoc_insertion_point(module_scope)

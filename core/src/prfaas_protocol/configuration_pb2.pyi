@@ -83,20 +83,22 @@ class Links(_message.Message):
     def __init__(self, links: _Optional[_Iterable[_Union[LinkUse, _Mapping]]] = ...) -> None: ...
 
 class LinkUse(_message.Message):
-    __slots__ = ("name", "moved_bits", "busy_s", "seen_s", "transfers", "age_s")
+    __slots__ = ("name", "moved_bits", "busy_s", "seen_s", "transfers", "age_s", "moving_s")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MOVED_BITS_FIELD_NUMBER: _ClassVar[int]
     BUSY_S_FIELD_NUMBER: _ClassVar[int]
     SEEN_S_FIELD_NUMBER: _ClassVar[int]
     TRANSFERS_FIELD_NUMBER: _ClassVar[int]
     AGE_S_FIELD_NUMBER: _ClassVar[int]
+    MOVING_S_FIELD_NUMBER: _ClassVar[int]
     name: str
     moved_bits: float
     busy_s: float
     seen_s: float
     transfers: float
     age_s: float
-    def __init__(self, name: _Optional[str] = ..., moved_bits: _Optional[float] = ..., busy_s: _Optional[float] = ..., seen_s: _Optional[float] = ..., transfers: _Optional[float] = ..., age_s: _Optional[float] = ...) -> None: ...
+    moving_s: float
+    def __init__(self, name: _Optional[str] = ..., moved_bits: _Optional[float] = ..., busy_s: _Optional[float] = ..., seen_s: _Optional[float] = ..., transfers: _Optional[float] = ..., age_s: _Optional[float] = ..., moving_s: _Optional[float] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("version", "route_namespace", "route_name", "created_unix_ms", "model", "policy", "decode", "local_prefill", "remote_prefill", "limits")

@@ -6,11 +6,13 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from prfaas_core import routing
+from prfaas_core.link_capacity import LinkReport, LinkWindow, Moving
 from prfaas_core.prefix import PrefixIndex
 from prfaas_core.routing.backlog import LinkMeter
 from prfaas_router.configuration import Link
 
 _PACE_MEMORY = 0.1
+_HANDOVER_MEMORY = 0.1
 _MOST_PACE = 1000.0
 
 
@@ -46,6 +48,21 @@ class PoolAccount:
             self.pace += _PACE_MEMORY * (min(max(sample, 1 / _MOST_PACE), _MOST_PACE) - self.pace)
 
 
+class HandoverTime:
+    """How long a hand-over within the cluster takes: all that a transfer between clusters takes too, without the link.
+
+    Attributes:
+        mean_s: 0 until one was seen, which makes links look slower than they are.
+    """
+
+    def __init__(self) -> None:
+        self.mean_s = 0.0
+
+    def took(self, elapsed_s: float) -> None:
+        """Learn from one hand-over."""
+        self.mean_s += (_HANDOVER_MEMORY if self.mean_s else 1.0) * (elapsed_s - self.mean_s)
+
+
 class LinkAccount:
     """The bytes that this router has put on a link, or will: KV of requests that were sent to prefill behind it.
 
@@ -53,8 +70,10 @@ class LinkAccount:
     its end, so that its transfer is taken to last as long as the link needs for what is on it.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, handover: HandoverTime | None = None) -> None:
         self.meter = LinkMeter(link.capacity_bps)
+        self._window = LinkWindow()
+        self._handover = handover or HandoverTime()
         self._backlog_bytes = 0.0
         self._unseen: deque[tuple[float, float]] = deque()
 
@@ -76,6 +95,20 @@ class LinkAccount:
     def remove(self, size_bytes: float) -> None:
         """Take off KV that has arrived, or never will."""
         self._take(size_bytes)
+
+    def start(self, now_s: float, due_s: float, size_bytes: float) -> Moving:
+        """Note that KV begins to move, which should take `due_s`; return what to give to `finish`."""
+        self.meter.start(now_s, due_s)
+        return self._window.start(now_s, size_bytes)
+
+    def finish(self, now_s: float, moving: Moving, due_s: float, moved_bytes: float, *, saturated: bool) -> None:
+        """Note that KV no longer moves; see `LinkMeter.finish`."""
+        self.meter.finish(now_s, due_s, moved_bytes, saturated=saturated)
+        self._window.finish(now_s, moving, self._handover.mean_s, telling=saturated and moved_bytes > 0)
+
+    def report(self, now_s: float) -> LinkReport | None:
+        """Return what transfers say about the link; None when there were none."""
+        return self._window.report(now_s)
 
     def _take(self, size_bytes: float) -> None:
         self._backlog_bytes = max(0.0, self._backlog_bytes - size_bytes)
@@ -100,6 +133,7 @@ class Transfer:
         self._due_s: float | None = None
         self._prefilled_s: float | None = None
         self._began_s = 0.0
+        self._moving: Moving | None = None
         account.add(size_bytes)
 
     def prefilling(self, now_s: float, prefill_s: float) -> None:
@@ -125,14 +159,35 @@ class Transfer:
             return
         self._open = False
         self._account.remove(self._size_bytes)
-        if self._due_s is None:
+        if self._due_s is None or self._moving is None:
             return
         saturated = not self._push
         if self._push and self._prefilled_s is not None:
             # A push that ends with its prefill says nothing about what the link could do.
             saturated = now_s - self._prefilled_s > 0.3 * (self._prefilled_s - self._began_s)
-        self._account.meter.finish(now_s, self._due_s, self._size_bytes if moved else 0.0, saturated=saturated)
+        self._account.finish(now_s, self._moving, self._due_s, self._size_bytes if moved else 0.0, saturated=saturated)
 
     def _start(self, now_s: float, more_s: float) -> None:
         self._due_s = more_s + 8 * self._size_bytes / self._account.meter.capacity_bps(now_s)
-        self._account.meter.start(now_s, self._due_s)
+        self._moving = self._account.start(now_s, self._due_s, self._size_bytes)
+
+
+class LocalTransfer:
+    """The KV of one request on its way within the cluster: nothing is counted but how long the hand-over takes."""
+
+    def __init__(self, handover: HandoverTime) -> None:
+        self._handover = handover
+        self._began_s: float | None = None
+
+    def prefilling(self, now_s: float, prefill_s: float) -> None:
+        """Note that the prefill was sent."""
+
+    def prefilled(self, now_s: float) -> None:
+        """Note that the prefill has ended; the KV moves now."""
+        self._began_s = now_s
+
+    def end(self, now_s: float, *, moved: bool) -> None:
+        """Note that the KV has arrived, or never will; a second time does nothing."""
+        if moved and self._began_s is not None:
+            self._handover.took(now_s - self._began_s)
+        self._began_s = None

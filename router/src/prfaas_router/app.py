@@ -81,6 +81,23 @@ class Router:
             ]
         )
 
+    def links(self) -> pb.Links:
+        """Return what the transfers of KV say about the links that they cross."""
+        return pb.Links(
+            links=[
+                pb.LinkUse(
+                    name=name,
+                    moved_bits=report.moved_bits,
+                    moving_s=report.moving_s,
+                    busy_s=report.busy_s,
+                    seen_s=report.seen_s,
+                    transfers=report.transfers,
+                    age_s=report.age_s,
+                )
+                for name, report in self._fleet.links()
+            ]
+        )
+
     def prepare(self, body: dict[str, Any], *, chat: bool) -> tuple[Configuration, Prepared]:
         """Check a request against the configuration of this moment."""
         configuration = self.current()

@@ -39,12 +39,14 @@ class Link:
     Attributes:
         capacity_bps: what PrfaaS may use.
         price: None when it is not known.
+        name: of the KVLink; pools behind the same one share it. Empty: it is this pool's alone.
     """
 
     capacity_bps: float
     kv_bytes: Curve
     price: float | None
     base_price: float = 0.0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ def _link(field: str, remote: pb.RemotePool) -> Link | None:
     base_price = errors.non_negative(f"{field}.base_price", link.base_price)
     if kv_bytes is None or capacity_bps * share == 0:
         return None
-    return Link(capacity_bps * share, kv_bytes, price, base_price)
+    return Link(capacity_bps * share, kv_bytes, price, base_price, link.name)
 
 
 def _curve(field: str, points: Iterable[pb.CurvePoint]) -> Curve | None:

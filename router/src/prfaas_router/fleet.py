@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from prfaas_core import routing
+from prfaas_core.link_capacity import LinkReport
 from prfaas_core.prefix import PrefixIndex
 from prfaas_core.routing import Bandwidth, Decision, View, backlog
-from prfaas_router.accounts import LinkAccount, PoolAccount, Transfer, WorkerAccount
+from prfaas_router.accounts import HandoverTime, LinkAccount, LocalTransfer, PoolAccount, Transfer, WorkerAccount
 from prfaas_router.configuration import Configuration, Pool
 from prfaas_router.preparation import Prepared
 
@@ -37,12 +38,15 @@ class Fleet:
         self._clock = clock
         self._decode_pod = decode_pod
         self._pools: dict[str, PoolAccount] = {}
+        self._links: dict[str, LinkAccount] = {}
+        self._handover = HandoverTime()
         self._decode_s = 0.0
         self._alone_since_s = math.inf
 
     def configure(self, configuration: Configuration) -> None:
         """Follow a new configuration: forget what is gone, keep what is known of the rest."""
-        pools = {}
+        pools: dict[str, PoolAccount] = {}
+        links: dict[str, LinkAccount] = {}
         for pool in configuration.pools():
             # A pool of unknown capacity gets the room of one prompt of full length a worker.
             capacity_tokens = pool.cache_capacity_tokens or configuration.max_model_len_tokens
@@ -53,14 +57,15 @@ class Fleet:
             state.workers = {
                 name: state.workers.get(name) or WorkerAccount(routing.Worker(name, 0, 0)) for name in pool.endpoints
             }
-            if pool.link is None:
-                state.link = None
-            elif state.link is None:
-                state.link = LinkAccount(pool.link)
-            else:
+            state.link = None
+            if pool.link is not None:
+                # Pools behind one link share what is on it.
+                name = pool.link.name or f"to {pool.name}"
+                state.link = links.get(name) or self._links.get(name) or LinkAccount(pool.link, self._handover)
                 state.link.meter.nominal(pool.link.capacity_bps)
+                links[name] = state.link
             pools[pool.name] = state
-        self._pools = pools
+        self._pools, self._links = pools, links
 
     def contact(self, connected: bool) -> None:
         """Note whether the operator can be heard; what it said gets old while it cannot."""
@@ -188,13 +193,23 @@ class Fleet:
             held_s = self._clock() - began_s
             self._decode_s += (_DECODE_MEMORY if self._decode_s else 1.0) * (held_s - self._decode_s)
 
-    def transfer(self, pool: Pool, prepared: Prepared) -> Transfer | None:
-        """Return the account of a request's KV on the link of a pool; None without a link that is known."""
+    def transfer(self, pool: Pool, prepared: Prepared) -> Transfer | LocalTransfer | None:
+        """Return the account of a request's KV on its way from a prefill pool; None where nothing can be learnt from it."""
         state = self._pools.get(pool.name)
+        if state is not None and pool.link is None and not (pool.push or pool.decode_slots) and prepared.stream:
+            return LocalTransfer(self._handover)
         if pool.link is None or state is None or state.link is None:
             return None
         size_bytes = pool.link.kv_bytes(prepared.total_tokens)
         return Transfer(state.link, size_bytes, push=pool.push, seen=prepared.stream)
+
+    def links(self) -> Iterator[tuple[str, LinkReport]]:
+        """Yield each link that something crossed, with what the transfers say about it."""
+        now_s = self._clock()
+        for name, account in self._links.items():
+            report = account.report(now_s)
+            if report is not None:
+                yield name, report
 
     def now_s(self) -> float:
         """Return the time on the clock of decisions."""

@@ -19,7 +19,7 @@ import orjson
 from prfaas_core import routing
 from prfaas_core.routing import Decision, Destination, Reason
 from prfaas_router import handshake
-from prfaas_router.accounts import Transfer
+from prfaas_router.accounts import LocalTransfer, Transfer
 from prfaas_router.configuration import Configuration, Endpoint, Pool
 from prfaas_router.fleet import Fleet
 from prfaas_router.http.client import Answer, Client, UpstreamError
@@ -51,7 +51,7 @@ class _Handover:
 
     params: dict[str, Any]
     push_leg: asyncio.Task[None] | None = None
-    transfer: Transfer | None = None
+    transfer: Transfer | LocalTransfer | None = None
 
 
 class _PrefillFailed(Exception):  # noqa: N818 - a signal inside this module
@@ -245,7 +245,7 @@ class Forwarder:
         prepared: Prepared,
         pool: Pool,
         endpoint: Endpoint,
-        transfer: Transfer | None,
+        transfer: Transfer | LocalTransfer | None,
         path: str,
         request_id: str,
     ) -> dict[str, Any]:

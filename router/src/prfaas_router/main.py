@@ -84,7 +84,7 @@ async def run(arguments: argparse.Namespace) -> None:
             arguments.operator_token,
         )
         source = ConfigurationStream(
-            identity, LastKnownGood(arguments.state_dir), apply, router.traffic, metrics, fleet.contact
+            identity, LastKnownGood(arguments.state_dir), apply, router.traffic, metrics, fleet.contact, router.links
         )
         source.restore()
         stream = loop.create_task(source.run())

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 FIRST_RETRY_S = 0.2
 MAX_RETRY_S = 10.0
 REPORT_S = 2.0
-"""Time between two reports of the traffic."""
+"""Time between two reports of traffic and links."""
 VERSION = "0.1.0"
 
 
@@ -59,6 +59,7 @@ class ConfigurationStream:
         traffic: Callable[[], pb.Traffic],
         metrics: Metrics,
         contact: Callable[[bool], None] = lambda _connected: None,
+        links: Callable[[], pb.Links] = pb.Links,
     ) -> None:
         self._identity = identity
         self._store = store
@@ -66,6 +67,7 @@ class ConfigurationStream:
         self._traffic = traffic
         self._metrics = metrics
         self._contact = contact
+        self._links = links
         self._version = 0
 
     def restore(self) -> None:
@@ -142,6 +144,7 @@ class ConfigurationStream:
         while True:
             async with writing:
                 await call.write(pb.RouterMessage(traffic=self._traffic()))
+                await call.write(pb.RouterMessage(links=self._links()))
             await asyncio.sleep(REPORT_S)
 
     def _take(self, snapshot: pb.Snapshot) -> pb.RouterMessage:
