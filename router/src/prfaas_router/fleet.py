@@ -15,7 +15,7 @@ from prfaas_core.link_capacity import LinkReport
 from prfaas_core.prefix import PrefixIndex
 from prfaas_core.routing import Bandwidth, Decision, View, backlog
 from prfaas_router.accounts import HandoverTime, LinkAccount, LocalTransfer, PoolAccount, Transfer, WorkerAccount
-from prfaas_router.configuration import Configuration, Pool
+from prfaas_router.configuration import Configuration, Endpoint, Pool
 from prfaas_router.preparation import Prepared
 
 FAILURES_TO_EJECT = 2
@@ -39,6 +39,7 @@ class Fleet:
         self._decode_pod = decode_pod
         self._pools: dict[str, PoolAccount] = {}
         self._links: dict[str, LinkAccount] = {}
+        self._endpoints: dict[str, dict[str, Endpoint]] = {}
         self._handover = HandoverTime()
         self._decode_s = 0.0
         self._alone_since_s = math.inf
@@ -66,6 +67,14 @@ class Fleet:
                 links[name] = state.link
             pools[pool.name] = state
         self._pools, self._links = pools, links
+        self._endpoints = {pool.name: pool.endpoints for pool in configuration.pools()}
+
+    def endpoint(self, pool: Pool, worker: str) -> Endpoint:
+        """Return where a worker is.
+
+        A request keeps the configuration it began with, and one that has to choose again chooses among the workers of now.
+        """
+        return self._endpoints.get(pool.name, {}).get(worker) or pool.endpoints[worker]
 
     def contact(self, connected: bool) -> None:
         """Note whether the operator can be heard; what it said gets old while it cannot."""
@@ -98,8 +107,13 @@ class Fleet:
         return routing.decide(routing.Request(prepared.total_tokens, prepared.ineligible), view)
 
     def view(self, pool: Pool, hashes: Sequence[bytes], only: str | None = None) -> routing.Pool:
-        """Return the workers of a pool as decisions see them; it holds until the next call for that pool."""
-        state, now_s = self._pools[pool.name], self._clock()
+        """Return the workers of a pool as decisions see them; it holds until the next call for that pool.
+
+        A pool that left the configuration has none.
+        """
+        state, now_s = self._pools.get(pool.name), self._clock()
+        if state is None:
+            return routing.Pool(pool.name, ())
         cached = state.index.match(hashes)
         workers: list[routing.Worker] = []
         for name, account in state.workers.items():

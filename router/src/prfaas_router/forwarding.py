@@ -106,7 +106,7 @@ class Forwarder:
                 if chosen is None:
                     raise APIError(503, "no decode worker can be reached; try again", code="no_decode_worker")
                 worker = chosen.name
-            endpoint = configuration.decode.endpoints[worker]
+            endpoint = self._fleet.endpoint(configuration.decode, worker)
             outcome.decode_worker = worker
             try:
                 answer, body = await self._decode(stack, configuration, prepared, endpoint, handover, path, request_id)
@@ -213,7 +213,7 @@ class Forwarder:
         path: str,
         request_id: str,
     ) -> _Handover | None:
-        endpoint = pool.endpoints[worker]
+        endpoint = self._fleet.endpoint(pool, worker)
         transfer = self._fleet.transfer(pool, prepared)
         if transfer is not None:
             stack.callback(lambda: transfer.end(self._fleet.now_s(), moved=False))
