@@ -215,7 +215,7 @@ class Engine:
             part.service_s = service_s
             if part.link is not None and pool.seen.push:
                 part.link.pace(part, part.kv_bytes, ends_s, pool.layers, now_s)
-                part.due_s = service_s + 8 * part.kv_bytes / part.link.spec.capacity_bps
+                part.due_s = service_s + 8 * part.kv_bytes / part.link.spec.told_bps
                 part.link.meter.start(now_s, part.due_s)
                 self.moving[part.number] = part
                 self.plan_link(part.link)
@@ -257,7 +257,7 @@ class Engine:
                 link.release(job, now_s)
             else:
                 link.send(job, job.kv_bytes, now_s)
-                job.due_s = 8 * job.kv_bytes / link.spec.capacity_bps
+                job.due_s = 8 * job.kv_bytes / link.spec.told_bps
                 link.meter.start(now_s, job.due_s)
                 self.moving[job.number] = job
             if self.scenario.transfer_timeout_s != math.inf:

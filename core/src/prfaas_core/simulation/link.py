@@ -36,7 +36,7 @@ class LinkState:
     def __init__(self, spec: Link, seen: SeenLink) -> None:
         self.spec = spec
         self.seen = seen
-        self.meter = LinkMeter(spec.capacity_bps)
+        self.meter = LinkMeter(spec.told_bps)
         self.token = 0
         self.delivered_bytes = self.taken_bytes = self.busy_s = 0.0
         self._bytes_s = spec.capacity_bps / 8
@@ -82,13 +82,15 @@ class LinkState:
         self._share()
 
     def give_up(self, job: Job, now_s: float) -> None:
-        """Take a transfer off the link; its bytes count as neither delivered nor on the way."""
+        """Take a transfer off the link; its bytes count as neither delivered nor on the way, unless all have left it."""
         self._advance(now_s)
-        self.taken_bytes -= job.kv_bytes
         if self._paced.pop(job.number, None) is None:
-            self._ready = [entry for entry in self._ready if entry[2] is not job]
-            self._ready.sort()
-            self._ready_count = len(self._ready)
+            left = [entry for entry in self._ready if entry[2] is not job]
+            if len(left) == self._ready_count:
+                return
+            left.sort()
+            self._ready, self._ready_count = left, len(left)
+        self.taken_bytes -= job.kv_bytes
         self._share()
 
     def next_end_s(self) -> float:

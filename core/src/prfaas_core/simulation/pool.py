@@ -47,14 +47,24 @@ class PoolState:
                 state_tokens=scenario.state_tokens,
             )
         self.link: LinkState | None = None
-        self.seen = routing.Pool(spec.name, (), prefill_s=spec.profile.prefill_s, price=scenario.prices.get(spec.name))
+        self.seen = routing.Pool(
+            spec.name,
+            (),
+            prefill_s=spec.profile.prefill_s,
+            price=scenario.prices.get(spec.name),
+            base_price=scenario.base_prices.get(spec.name, 0.0),
+        )
         if isinstance(spec, DecodePool):
             self.seen.slots = spec.profile.decode_slots
             self.seen.prefill_s = spec.profile.prefill_s.scaled(1 / spec.chunk_share)
         elif spec.link is not None:
             self.seen.push = spec.push
-            price = scenario.link_prices.get(spec.name)
-            self.seen.link = routing.Link(spec.link.capacity_bps, spec.profile.kv_bytes, price=price)
+            self.seen.link = routing.Link(
+                spec.link.told_bps,
+                spec.profile.kv_bytes,
+                price=scenario.link_prices.get(spec.name),
+                base_price=scenario.link_base_prices.get(spec.name, 0.0),
+            )
             self.link = LinkState(spec.link, self.seen.link)
         for _ in range(spec.workers):
             self.add()

@@ -38,21 +38,30 @@ class Link:
     """The way from a remote pool's cluster to the decode cluster.
 
     Attributes:
-        capacity_bps: at the start, and what routers are told, bit/s above 0.
+        capacity_bps: at the start, bit/s above 0.
         delay_s: from the last byte sent to the KV being usable.
         changes: in order of time.
         cost_per_gb: money for 10^9 bytes.
+        share: part of the capacity that routers are told they may use; nothing holds them to it.
     """
 
     capacity_bps: float
     delay_s: float = 0.0
     changes: tuple[LinkChange, ...] = ()
     cost_per_gb: float = 0.0
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         errors.positive("link.capacity_bps", self.capacity_bps)
         errors.non_negative("link.delay_s", self.delay_s)
         errors.non_negative("link.cost_per_gb", self.cost_per_gb)
+        if not 0 < errors.positive("link.share", self.share) <= 1:
+            raise errors.InvalidValueError("link.share", self.share, "give at most 1")
+
+    @property
+    def told_bps(self) -> float:
+        """What routers reckon with, bit/s."""
+        return self.capacity_bps * self.share
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +179,8 @@ class Scenario:
         threshold_tokens, bandwidth, mode, algorithm, absorb: of the view.
         hybrid: whether caches hold recurrent state, which is usable only at the lengths at which it was stored.
         state_tokens: room of one such state in a cache, in tokens of full attention.
-        prices, link_prices: by pool, as `finish_time` needs them; see `prfaas_core.routing.prices`.
+        prices, link_prices, base_prices, link_base_prices: by pool, as `finish_time` needs them; see
+            `prfaas_core.routing.prices`.
         controller: is asked every `control_period_s`; None: nothing changes.
         conversion_switch_s: for conversions that the controller orders.
         transfer_timeout_s: a transfer that takes longer has failed, and the decode worker prefills.
@@ -191,6 +201,8 @@ class Scenario:
     state_tokens: int = 0
     prices: Mapping[str, float] = field(default_factory=dict)
     link_prices: Mapping[str, float] = field(default_factory=dict)
+    base_prices: Mapping[str, float] = field(default_factory=dict)
+    link_base_prices: Mapping[str, float] = field(default_factory=dict)
     controller: Controller | None = None
     control_period_s: float = 10.0
     conversion_switch_s: float = 30.0
