@@ -92,7 +92,7 @@ def fleet(documents: Iterable[Document], assumptions: Assumptions) -> Fleet:
     Raises:
         ManifestError: an object is not valid, missing, or used twice.
     """
-    objects = _Objects(documents)
+    objects = Objects(documents)
     routes = objects.all(api.InferenceRoute)
     if not routes:
         raise ManifestError("the manifests hold no InferenceRoute, so there is nothing to plan for")
@@ -125,14 +125,14 @@ def now(documents: Iterable[Document]) -> dict[str, str]:
 
 def least_slo_s(documents: Iterable[Document]) -> float | None:
     """Return the shortest `slo.ttftSeconds` of the routes; None without any."""
-    found = [route.spec.slo.ttft_seconds for route in _Objects(documents).all(api.InferenceRoute).values()]
+    found = [route.spec.slo.ttft_seconds for route in Objects(documents).all(api.InferenceRoute).values()]
     return min((float(value) for value in found if value is not None), default=None)
 
 
 _R = TypeVar("_R", bound=api.Resource)
 
 
-class _Objects:
+class Objects:
     """The typed objects of the documents, by kind, namespace and name."""
 
     def __init__(self, documents: Iterable[Document]) -> None:
@@ -151,9 +151,15 @@ class _Objects:
                 self._bodies[document.key] = document.body["spec"]
 
     def all(self, kind: type[_R]) -> dict[tuple[str, str], _R]:
+        """Return the objects of a kind by namespace and name."""
         return {key: value for key, value in self._found[kind].items() if isinstance(value, kind)}
 
     def get(self, kind: type[_R], namespace: str, name: str, wanted_by: str) -> _R:
+        """Return one object.
+
+        Raises:
+            ManifestError: it is not among the documents; the message says who wants it.
+        """
         found = self.all(kind).get((namespace, name))
         if found is None:
             raise ManifestError(
@@ -162,6 +168,11 @@ class _Objects:
         return found
 
     def profile(self, namespace: str, name: str, wanted_by: str) -> Profile:
+        """Return the profile that a ModelProfile states.
+
+        Raises:
+            ManifestError: it is missing or not usable.
+        """
         self.get(api.ModelProfile, namespace, name, wanted_by)
         try:
             return Profile.from_spec(self._bodies[namespace, name])
@@ -170,7 +181,7 @@ class _Objects:
 
 
 class _Builder:
-    def __init__(self, objects: _Objects, assumptions: Assumptions) -> None:
+    def __init__(self, objects: Objects, assumptions: Assumptions) -> None:
         self._objects, self._assumptions = objects, assumptions
         self.pools: dict[tuple[str, str], InstancePool] = {}
         self.links: list[Link] = []

@@ -124,7 +124,7 @@ def build(route: RouteView, before: pb.Snapshot | None) -> pb.Snapshot:
             bandwidth=_BANDWIDTHS[route.bandwidth],
             threshold_tokens=route.threshold_tokens,
             algorithm=_ALGORITHMS[route.spec.policy.algorithm],
-            absorb=_absorbs(route),
+            absorb=absorbs(route.spec, route.decode.profile),
             stale_after_s=_STALE_AFTER_S,
         ),
         decode=_pool(decode, None, known, decode_side=True),
@@ -153,6 +153,17 @@ def build(route: RouteView, before: pb.Snapshot | None) -> pb.Snapshot:
     here = route.local_prefill or decode
     pricing.apply(snapshot, here.profile, tuple(pool.profile for pool, _ in remote))
     return snapshot
+
+
+def absorbs(route: api.InferenceRouteSpec, decode: Profile) -> bool:
+    """Return whether the route's objective leaves room for prefills on decode workers that have a prefill pool beside them."""
+    wanted_s = route.slo.itl_seconds
+    return wanted_s is None or wanted_s >= _ABSORBING_STEPS * decode.step_s
+
+
+def pushes(connector: str) -> bool:
+    """Return whether a connector sends KV while prefill computes."""
+    return connector in _PUSH_CONNECTORS
 
 
 def digest(snapshot: pb.Snapshot) -> str:
@@ -191,13 +202,8 @@ def _pool(
         cache_capacity_tokens=pool.profile.cache_capacity_tokens,
         prefill_seconds=_curve(pool.profile.prefill_s),
         decode_slots=pool.profile.decode_slots if decode_side else 0,
-        connector=pb.NIXL_PUSH if pool.connector in _PUSH_CONNECTORS else pb.NIXL_PULL,
+        connector=pb.NIXL_PUSH if pushes(pool.connector) else pb.NIXL_PULL,
     )
-
-
-def _absorbs(route: RouteView) -> bool:
-    wanted_s = route.spec.slo.itl_seconds
-    return wanted_s is None or wanted_s >= _ABSORBING_STEPS * route.decode.profile.step_s
 
 
 def _endpoint(worker: Worker, pool: PoolView, translation: AddressTranslation | None) -> pb.Endpoint:
