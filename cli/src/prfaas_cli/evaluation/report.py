@@ -19,6 +19,7 @@ from prfaas_cli.evaluation.scenarios import SCENARIOS
 
 # Two-sided 95 % points of Student's t for 1 to 9 degrees of freedom.
 _STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+STATIC = "paper, static"
 NOISE = 0.02
 """Relative difference that is called noise even when all seeds agree on it."""
 
@@ -56,12 +57,14 @@ class Comparison:
     """One metric of `finish_time` against `paper` in one scenario, over the same traffic.
 
     Attributes:
+        against: the other arm.
         change: mean of the relative differences, above 0 when finish_time is higher.
         half: half the width of its 95 % interval.
         verdict: better, worse or even.
     """
 
     scenario: str
+    against: str
     metric: str
     change: float
     half: float
@@ -83,7 +86,7 @@ def compare(rows: Sequence[Row], ours: str = FINISH_TIME, theirs: str = PAPER) -
             if changes:
                 interval = Interval.of(changes)
                 found.append(
-                    Comparison(scenario, name, interval.mean, interval.half, _verdict(interval, more_is_better))
+                    Comparison(scenario, theirs, name, interval.mean, interval.half, _verdict(interval, more_is_better))
                 )
     return found
 
@@ -109,7 +112,7 @@ def write(rows: Sequence[Row], folder: Path, document: Path) -> None:
         writer.writerow([field.name for field in fields(Row)])
         for row in rows:
             writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in asdict(row).values()])
-    comparisons = compare(rows)
+    comparisons = [*compare(rows), *compare(rows, theirs=STATIC)]
     (folder / "comparison.json").write_text(
         json.dumps([_finite(asdict(entry)) for entry in comparisons], indent=1, allow_nan=False) + "\n",
         encoding="utf-8",
@@ -131,7 +134,7 @@ def _finite(entry: dict[str, object]) -> dict[str, object]:
 
 
 def _plot(rows: Sequence[Row], path: Path, label: str, metric: Metric) -> None:
-    arms = [arm for arm in ("paper, static", PAPER, FINISH_TIME) if any(row.arm == arm for row in rows)]
+    arms = [arm for arm in (STATIC, PAPER, FINISH_TIME) if any(row.arm == arm for row in rows)]
     names = list(dict.fromkeys(row.scenario for row in rows))
     figure = Figure(figsize=(8.0, 0.42 * len(names) + 1.2), layout="constrained")
     axes = figure.subplots()
@@ -173,20 +176,18 @@ def _markdown(rows: Sequence[Row], comparisons: Sequence[Comparison], folder: st
             f"{100 * NOISE:.0f} %."
         ),
         "",
-        "| scenario | " + " | ".join(name for name, _, _ in _JUDGED) + " |",
-        "| --- | " + " | ".join("---" for _ in _JUDGED) + " |",
+        "| scenario | against | " + " | ".join(name for name, _, _ in _JUDGED) + " |",
+        "| --- | --- | " + " | ".join("---" for _ in _JUDGED) + " |",
     ]
     for scenario in dict.fromkeys(entry.scenario for entry in comparisons):
-        cells = [
-            f"{100 * entry.change:+.1f} %"
-            + ("" if math.isinf(entry.half) else f" ± {100 * entry.half:.1f}")
-            + f", {entry.verdict}"
-            for entry in comparisons
-            if entry.scenario == scenario
-        ]
-        lines.append(f"| {scenario} | " + " | ".join(cells) + " |")
+        for against in dict.fromkeys(entry.against for entry in comparisons):
+            cells = [_change(entry) for entry in comparisons if (entry.scenario, entry.against) == (scenario, against)]
+            if cells:
+                lines.append(f"| {scenario} | {against} | " + " | ".join(cells) + " |")
     lines += ["", "## Where finish_time is worse", ""]
-    lines += [f"- {entry.scenario}: {entry.metric} {100 * entry.change:+.1f} %" for entry in worse] or [
+    lines += [
+        f"- {entry.scenario}, against {entry.against}: {entry.metric} {100 * entry.change:+.1f} %" for entry in worse
+    ] or [
         "In none of these, in throughput, mean and P90 TTFT. Its price is in the tables below: decode workers that absorb",
         "prefill hold up the tokens they decode (ITL), and goodput counts it.",
     ]
@@ -199,6 +200,11 @@ def _markdown(rows: Sequence[Row], comparisons: Sequence[Comparison], folder: st
         for name in [name for name in names if groups[name] == group]:
             lines += _table(rows, name)
     return "\n".join(lines)
+
+
+def _change(entry: Comparison) -> str:
+    width = "" if math.isinf(entry.half) else f" ± {100 * entry.half:.1f}"
+    return f"{100 * entry.change:+.1f} %{width}, {entry.verdict}"
 
 
 def _table(rows: Sequence[Row], scenario: str) -> list[str]:
