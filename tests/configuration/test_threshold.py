@@ -5,7 +5,7 @@ import pytest
 from prfaas_core import case_study
 from prfaas_core.lengths import Lengths
 from prfaas_operator.api.inference_route import ThresholdSource
-from prfaas_operator.configuration.threshold import Before, Mix, Side
+from prfaas_operator.configuration.threshold import Before, Mix, Side, Way
 from prfaas_operator.configuration.threshold import choose as choose_with
 
 LINK_BPS = 100e9
@@ -30,7 +30,7 @@ DECODE, LOCAL, REMOTE = side(case_study.H20, 5), side(case_study.H20, 3), side(c
 
 def test_the_case_study():
     """With the paper's instances the search finds a threshold near the paper's 19.4K, and predicts near its 3.24 req/s."""
-    found = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS),), before=None)
+    found = choose("Auto", decode=DECODE, local=LOCAL, remote=(Way(REMOTE, LINK_BPS),), before=None)
     assert found.source is ThresholdSource.COMPUTED
     assert found.tokens == pytest.approx(19_400, rel=0.05)
     assert found.requests_per_second == pytest.approx(3.24, rel=0.03)
@@ -39,9 +39,9 @@ def test_the_case_study():
 
 def test_a_number_is_taken_as_it_is():
     """The prediction is for that number."""
-    found = choose(1000, decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS),), before=5)
+    found = choose(1000, decode=DECODE, local=LOCAL, remote=(Way(REMOTE, LINK_BPS),), before=5)
     assert (found.tokens, found.source) == (1000, ThresholdSource.FIXED)
-    best = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS),), before=5)
+    best = choose("Auto", decode=DECODE, local=LOCAL, remote=(Way(REMOTE, LINK_BPS),), before=5)
     assert found.requests_per_second < best.requests_per_second
 
 
@@ -55,8 +55,8 @@ def test_without_a_remote_pool_everything_is_local():
 def test_pods_that_restart_do_not_move_the_threshold():
     """Workers that are asked for decide; those that are ready only change the prediction."""
     half = side(case_study.H200, 4, ready=2)
-    whole = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS),), before=None)
-    found = choose("Auto", decode=DECODE, local=LOCAL, remote=((half, LINK_BPS),), before=None)
+    whole = choose("Auto", decode=DECODE, local=LOCAL, remote=(Way(REMOTE, LINK_BPS),), before=None)
+    found = choose("Auto", decode=DECODE, local=LOCAL, remote=(Way(half, LINK_BPS),), before=None)
     assert found.tokens == whole.tokens
     assert found.requests_per_second < whole.requests_per_second
 
@@ -64,21 +64,21 @@ def test_pods_that_restart_do_not_move_the_threshold():
 def test_no_prediction_for_what_is_not_known():
     """A cluster that does not say how many are ready leaves the prediction out, and the threshold as it is."""
     unknown = side(case_study.H200, 4, ready=None)
-    found = choose("Auto", decode=DECODE, local=LOCAL, remote=((unknown, LINK_BPS),), before=None)
+    found = choose("Auto", decode=DECODE, local=LOCAL, remote=(Way(unknown, LINK_BPS),), before=None)
     assert found.requests_per_second is None
     assert found.tokens == pytest.approx(19_400, rel=0.05)
 
 
 def test_a_thin_link_keeps_more_at_home():
     """A tenth of the capacity means a higher threshold."""
-    wide = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS),), before=None)
-    thin = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS / 10),), before=None)
+    wide = choose("Auto", decode=DECODE, local=LOCAL, remote=(Way(REMOTE, LINK_BPS),), before=None)
+    thin = choose("Auto", decode=DECODE, local=LOCAL, remote=(Way(REMOTE, LINK_BPS / 10),), before=None)
     assert thin.tokens > wide.tokens
 
 
 def test_an_empty_decode_pool_holds():
     """There is nothing to search for; the last threshold stays."""
-    found = choose("Auto", decode=side(case_study.H20, 0), local=LOCAL, remote=((REMOTE, LINK_BPS),), before=777)
+    found = choose("Auto", decode=side(case_study.H20, 0), local=LOCAL, remote=(Way(REMOTE, LINK_BPS),), before=777)
     assert (found.tokens, found.source) == (777, ThresholdSource.HELD)
 
 
@@ -88,9 +88,9 @@ def test_each_remote_pool_counts_with_its_own_profile():
     one, fast_too, slow_too = (
         choose("Auto", decode=side(case_study.H20, 20), local=LOCAL, remote=remote, before=None)
         for remote in (
-            ((REMOTE, LINK_BPS),),
-            ((REMOTE, LINK_BPS), (REMOTE, LINK_BPS)),
-            ((REMOTE, LINK_BPS), (slow, LINK_BPS)),
+            (Way(REMOTE, LINK_BPS),),
+            (Way(REMOTE, LINK_BPS), Way(REMOTE, LINK_BPS)),
+            (Way(REMOTE, LINK_BPS), Way(slow, LINK_BPS)),
         )
     )
     assert fast_too.tokens < slow_too.tokens < one.tokens
@@ -99,14 +99,14 @@ def test_each_remote_pool_counts_with_its_own_profile():
 
 def test_a_pool_behind_a_dead_link_counts_for_nothing():
     """Its instances change neither threshold nor prediction."""
-    one = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS),), before=None)
-    both = choose("Auto", decode=DECODE, local=LOCAL, remote=((REMOTE, LINK_BPS), (REMOTE, 0.0)), before=None)
+    one = choose("Auto", decode=DECODE, local=LOCAL, remote=(Way(REMOTE, LINK_BPS),), before=None)
+    both = choose("Auto", decode=DECODE, local=LOCAL, remote=(Way(REMOTE, LINK_BPS), Way(REMOTE, 0.0)), before=None)
     assert (both.tokens, both.requests_per_second) == (one.tokens, one.requests_per_second)
 
 
 def test_without_local_prefill_the_decode_workers_share_their_time():
     """Eight workers that do both carry what the best split of roles cannot exceed, and not the sum of both."""
-    found = choose("Auto", decode=side(case_study.H20, 8), local=None, remote=((REMOTE, LINK_BPS),), before=None)
+    found = choose("Auto", decode=side(case_study.H20, 8), local=None, remote=(Way(REMOTE, LINK_BPS),), before=None)
     assert found.requests_per_second == pytest.approx(3.341, rel=0.005)
     assert "decode" in found.why
 
@@ -114,7 +114,7 @@ def test_without_local_prefill_the_decode_workers_share_their_time():
 def test_what_routers_measure_replaces_the_prior():
     """Shorter prompts mean a lower threshold, and the source says where it comes from."""
     half = Lengths.of(tokens / 2 for tokens in case_study.LENGTHS.sample[::20])
-    sides = {"decode": DECODE, "local": LOCAL, "remote": ((REMOTE, LINK_BPS),)}
+    sides = {"decode": DECODE, "local": LOCAL, "remote": (Way(REMOTE, LINK_BPS),)}
     prior = choose("Auto", **sides)
     found = choose("Auto", **sides, mix=Mix(half, 300))
     assert found.source is ThresholdSource.MEASURED
@@ -123,7 +123,7 @@ def test_what_routers_measure_replaces_the_prior():
 
 def test_a_measured_threshold_is_held_while_nothing_is_measured():
     """Neither a restarted operator nor an idle night brings the prior back."""
-    sides = {"decode": DECODE, "local": LOCAL, "remote": ((REMOTE, LINK_BPS),)}
+    sides = {"decode": DECODE, "local": LOCAL, "remote": (Way(REMOTE, LINK_BPS),)}
     found = choose("Auto", **sides, before=Before(7000, measured=True))
     assert (found.tokens, found.source) == (7000, ThresholdSource.HELD)
     assert choose("Auto", **sides, before=Before(7000, measured=False)).tokens == pytest.approx(19_400, rel=0.05)
@@ -131,7 +131,7 @@ def test_a_measured_threshold_is_held_while_nothing_is_measured():
 
 def test_a_small_gain_moves_nothing_and_a_large_one_does():
     """What is measured is noisy; the threshold is not."""
-    sides = {"decode": DECODE, "local": LOCAL, "remote": ((REMOTE, LINK_BPS),)}
+    sides = {"decode": DECODE, "local": LOCAL, "remote": (Way(REMOTE, LINK_BPS),)}
     best = choose("Auto", **sides).tokens
     assert choose("Auto", **sides, before=best + 200).tokens == best + 200
     assert "would carry less than 3%" in choose("Auto", **sides, before=best + 200).why
@@ -140,8 +140,8 @@ def test_a_small_gain_moves_nothing_and_a_large_one_does():
 
 def test_scarce_decode_does_not_move_the_threshold():
     """Decode carries the same at every threshold, so the prefill sides are balanced as if it carried more."""
-    few = choose("Auto", decode=side(case_study.H20, 1), local=LOCAL, remote=((REMOTE, LINK_BPS),))
-    many = choose("Auto", decode=side(case_study.H20, 50), local=LOCAL, remote=((REMOTE, LINK_BPS),))
+    few = choose("Auto", decode=side(case_study.H20, 1), local=LOCAL, remote=(Way(REMOTE, LINK_BPS),))
+    many = choose("Auto", decode=side(case_study.H20, 50), local=LOCAL, remote=(Way(REMOTE, LINK_BPS),))
     assert few.tokens == many.tokens
     assert "decode binds" in few.why
     assert few.requests_per_second == pytest.approx(0.781, rel=0.01)

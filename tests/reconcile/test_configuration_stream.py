@@ -292,3 +292,32 @@ def test_lengths_that_a_router_reports_move_the_threshold(serving, connect):
     _, after = router.wait(lambda found: found.policy.threshold_tokens <= 2000, "a threshold for short prompts", 10)
     assert after.policy.threshold_tokens < before.policy.threshold_tokens
     serving.wait(ROUTE, lambda found: found["status"]["thresholdSource"] == "Measured", "the source in the status")
+
+
+def test_a_slow_link_that_routers_report_raises_the_threshold_until_it_recovers(serving, connect):
+    """What transfers show is planned with and told in the link's status; nonsense is not, and neither is what nobody names."""
+    router = connect()
+    _, before = router.wait(complete, "a complete snapshot")
+    usable_bps = 0.8e9 * 0.8
+
+    def report(bps, name="west-to-east"):
+        use = pb.LinkUse(name=name, moved_bits=bps, moving_s=1, busy_s=1, seen_s=2, transfers=8)
+        router.send(pb.RouterMessage(links=pb.Links(links=[use])))
+
+    def capacity(state):
+        return lambda found: found["status"].get("capacity", {}).get("state") == state
+
+    serving.wait("KVLink/west-to-east", capacity("Unmeasured"), "the spec's capacity at first")
+    report(-1.0)
+    report(1e6, "another")
+    report(usable_bps / 50)
+    _, slow = router.wait(
+        lambda found: found.policy.threshold_tokens > 1.2 * before.policy.threshold_tokens, "a higher threshold", 10
+    )
+    link = serving.wait("KVLink/west-to-east", capacity("Slow"), "the measured capacity")
+    assert link["status"]["capacity"]["measuredBps"] == pytest.approx(usable_bps / 50, rel=0.01)
+    assert link["status"]["capacity"]["usableBps"] == pytest.approx(0.9 * usable_bps / 50, rel=0.01)
+    assert "12.8 Mbit/s" in link["status"]["capacity"]["message"]
+    report(usable_bps)
+    router.wait(lambda found: found.version > slow.version and found.policy == before.policy, "the old threshold", 10)
+    serving.wait("KVLink/west-to-east", capacity("Nominal"), "the recovery")

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from prfaas_core.link_capacity import Belief, LinkState
 from prfaas_operator.api.conditions import ConditionType, Reason
 from prfaas_operator.api.kv_link import Bandwidth
 from prfaas_operator.clusters.member import Health
@@ -153,6 +154,9 @@ def test_probe_time_is_written_now_and_then():
     assert at(5, first, reachable=False).last_probe_time == NOW + timedelta(seconds=5)
 
 
+TRUSTED = Belief(LinkState.UNMEASURED, 5e9, None, 0)
+
+
 def link(status=None):
     spec = {
         "fromClusterRef": {"name": "a"}, "toClusterRef": {"name": "b"}, "capacityGbps": 10, "share": 0.5, "costPerGB": 2,
@@ -177,16 +181,36 @@ def test_scarcity_has_two_thresholds(before, used_gbps, bandwidth):
         if used_gbps is None
         else Reading(used_gbps * 1e9, 10**10, None, "")
     )
-    status = link_status(stored, stored.model, [], reading)
+    status = link_status(stored, stored.model, [], reading, TRUSTED)
     assert status.bandwidth is bandwidth
     if used_gbps is not None:
         assert status.utilisation == pytest.approx(used_gbps / 5)
         assert status.cost_total == 20
 
 
+def test_a_link_that_is_slower_than_its_spec_is_scarce_earlier():
+    """What is used counts against what the link really carries."""
+    stored = link({"bandwidth": "Abundant"})
+    reading = Reading(1e9, 0, None, "")
+    status = link_status(stored, stored.model, [], reading, Belief(LinkState.SLOW, 0.9e9, 1e9, 0))
+    assert status.bandwidth is Bandwidth.SCARCE
+    assert status.utilisation == pytest.approx(1 / 0.9, rel=1e-3)
+    assert (status.capacity.state, status.capacity.usable_bps) == (LinkState.SLOW, 0.9e9)
+    assert status.capacity.message == "routers measure 1 Gbit/s where 5 Gbit/s may be used; plans use 900 Mbit/s"
+
+
+def test_the_figure_of_a_link_that_is_not_slow_is_seldom_written():
+    """It comes from few and small transfers, and wavers."""
+    status = link_status(link(), link().model, [], None, Belief(LinkState.NOMINAL, 5e9, 8e9, 0))
+    before = link(status.as_object(exclude_unset=False))
+    for measured_bps, written in ((6e9, False), (15e9, False), (17e9, True), (3.9e9, True)):
+        after = link_status(before, before.model, [], None, Belief(LinkState.NOMINAL, 5e9, measured_bps, 0))
+        assert (status_patch(before.body["status"], after) is not None) is written
+
+
 def test_a_link_without_its_clusters():
     """A link whose ends do not exist cannot be ready."""
     stored = link()
-    status = link_status(stored, stored.model, ["a"], None)
+    status = link_status(stored, stored.model, ["a"], None, TRUSTED)
     ready = status.condition(ConditionType.READY)
     assert (ready.status, ready.reason) == ("False", "ClusterNotFound")

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -31,6 +31,7 @@ from prfaas_operator.reconcile.children import Children
 from prfaas_operator.reconcile.context import Context
 from prfaas_operator.reconcile.metering import decode_pools, metered_links
 from prfaas_operator.scaling.answers import AnswerMeter
+from prfaas_operator.scaling.capacities import LinkCapacities
 from prfaas_operator.scaling.links import LinkMeter
 from prfaas_operator.scaling.pools import PoolScaler, ScaledPool
 from prfaas_operator.scaling.prometheus import Prometheus
@@ -94,6 +95,11 @@ class Hub:
                 on_change=queue.add,
                 interval_s=options.link_interval_s,
             ),
+            capacities=LinkCapacities(
+                links=self._links,
+                reports=lambda link: self.context.publisher.link_reports(link),
+                on_change=lambda link: self.context.touch(link),
+            ),
             answers=AnswerMeter(
                 self._prometheus.ask,
                 pools=lambda: decode_pools(self.context),
@@ -105,7 +111,14 @@ class Hub:
             gone=lambda body: self.observe("DELETED", dict(body)),
         )
         self._server = ConfigurationServer(
-            store, fleet, self.context.publisher, metrics, self._tls, host=options.host, port=options.grpc_port
+            store,
+            fleet,
+            self.context.publisher,
+            metrics,
+            self._tls,
+            self._links_reported,
+            host=options.host,
+            port=options.grpc_port,
         )
         self._comparison = Comparison(
             hub, store, self.observe, metrics, namespaces=options.watched_namespaces, interval_s=options.resync_s
@@ -126,6 +139,7 @@ class Hub:
             ("autoscaling", self.context.scaler.run()),
             ("links", self.context.links.run()),
             ("answers", self.context.answers.run()),
+            ("capacities", self.context.capacities.run()),
             ("comparison", self._comparison.run()),
             ("certificates", self._tls.watch()),
         )
@@ -233,6 +247,18 @@ class Hub:
     def _certificates_changed(self) -> None:
         for ref in self.context.store.refs((api.InferenceRoute.__name__,)):
             self.context.queue.add(ref)
+
+    def _links(self) -> Iterator[tuple[Ref, api.KVLink]]:
+        for ref in self.context.store.refs((api.KVLink.__name__,)):
+            stored = self.context.store.get(ref)
+            if stored is not None and isinstance(stored.model, api.KVLink) and not stored.deleting:
+                yield ref, stored.model
+
+    def _links_reported(self, namespace: str, names: Iterable[str]) -> None:
+        for name in names:
+            found = self.context.store.model(api.KVLink, namespace, name)
+            if found is not None:
+                self.context.capacities.review(found[0].ref, found[1])
 
     def _scaled_pools(self) -> list[ScaledPool]:
         found = []

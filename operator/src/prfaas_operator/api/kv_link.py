@@ -8,11 +8,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from prfaas_operator.api.model import Model
+from prfaas_core.link_capacity import LinkState
+from prfaas_operator.api.model import Model, StatusModel
 from prfaas_operator.api.references import Reference
 from prfaas_operator.api.resource import AGE, READY, REASON, Column, Definition, Resource
 from prfaas_operator.api.rules import Rule, immutable
-from prfaas_operator.api.scalars import CIDR, Fraction, Measured, NonNegative, Whole
+from prfaas_operator.api.scalars import CIDR, Fraction, Measured, Message, NonNegative, Whole
 from prfaas_operator.api.status import Status
 
 
@@ -78,13 +79,29 @@ class KVLinkSpec(Model):
     """A 1:1 translation of pod addresses between the clusters; absent where pods reach each other by their own."""
 
 
+class LinkCapacity(StatusModel):
+    """What the link really carries, as routers measure it on their own transfers."""
+
+    state: LinkState
+    """Unmeasured: too little crossed it, so that the spec counts. Nominal: it carries what the spec says. Slow: it carries
+    clearly less. Held: it was slow, and nothing has crossed it since. Probing: after a while of that, a little more is sent."""
+    usable_bps: Measured
+    """Bit/s that thresholds are planned with: at most capacity times share, and less on a slow link."""
+    measured_bps: Measured | None = None
+    """Bit/s that routers measured last; written again when it is clearly another."""
+    message: Message = ""
+    """The same for people."""
+
+
 class KVLinkStatus(Status):
     """What the operator observed of a link."""
 
     used_bps: Measured | None = None
     """Bit/s of KV that cross the link at the moment."""
     utilisation: Measured | None = None
-    """Fraction of the capacity that PrfaaS may use which usedBps takes; above 1 if it is overrun."""
+    """Fraction of capacity.usableBps which usedBps takes; above 1 if it is overrun."""
+    capacity: LinkCapacity | None = None
+    """What the link really carries."""
     bytes_total: Whole | None = None
     """Bytes of KV sent since the link object was made."""
     cost_total: Measured | None = None
@@ -104,6 +121,8 @@ class KVLink(Resource):
             Column("To", ".spec.toClusterRef.name", "The cluster that decodes."),
             Column("Gbps", ".spec.capacityGbps", "Capacity in Gbit/s.", "number"),
             Column("Share", ".spec.share", "The part of it that PrfaaS may use.", "number"),
+            Column("Capacity", ".status.capacity.state", "Whether the link carries what its spec says."),
+            Column("Usable", ".status.capacity.usableBps", "Bit/s that are planned with.", "number", priority=1),
             Column("Utilisation", ".status.utilisation", "Fraction of the share that is in use.", "number"),
             Column("Bandwidth", ".status.bandwidth", "Scarce or Abundant."),
             READY,

@@ -7,12 +7,13 @@ the newest snapshot when it looks again, and never a queue of old ones.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
+from prfaas_core.link_capacity import LinkReport
 from prfaas_core.traffic import Bucket, Traffic, combine
 from prfaas_operator.configuration.snapshot import digest
 from prfaas_operator.objects import Ref
@@ -45,6 +46,8 @@ class Subscription:
     def __init__(self, report: RouterReport) -> None:
         self.report = report
         self.traffic: tuple[Bucket, ...] = ()
+        self.links: Mapping[str, LinkReport] = {}
+        self.links_at_s = 0.0
         self.closed = False  # the route is gone
         self._changed = asyncio.Event()
 
@@ -186,6 +189,19 @@ class Publisher:
         subscription.traffic = buckets
         if unknown and self.traffic(route) is not None:
             self._on_report(route)
+
+    def saw_links(self, subscription: Subscription, links: Mapping[str, LinkReport]) -> None:
+        """Take a router's report of the links that its transfers cross."""
+        subscription.links, subscription.links_at_s = links, time.monotonic()
+
+    def link_reports(self, link: Ref) -> Iterator[LinkReport]:
+        """Yield what the connected routers say about a link; routes of other namespaces have no say in it."""
+        now_s = time.monotonic()
+        for route, publication in self._routes.items():
+            for subscription in publication.subscriptions if route.namespace == link.namespace else ():
+                report = subscription.links.get(link.name)
+                if report is not None:
+                    yield replace(report, age_s=report.age_s + now_s - subscription.links_at_s)
 
     def acknowledged(self, route: Ref, subscription: Subscription, version: int) -> None:
         report = subscription.report

@@ -1,13 +1,14 @@
 """The gRPC service from which routers read their configuration."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import NoReturn
 
 import grpc
 import structlog
 
 from prfaas_core.errors import CoreError
+from prfaas_core.link_capacity import LinkReport
 from prfaas_core.traffic import Bucket
 from prfaas_operator import api
 from prfaas_operator.clusters.api import ApiError
@@ -24,6 +25,7 @@ _log = structlog.get_logger(__name__)
 
 HELLO_TIMEOUT_S = 10.0
 _MAX_REASON = 1024
+_MAX_LINKS = 16
 _OPTIONS = (
     # A router that vanished without a word is noticed by the pings, not by the next thing there is to say.
     ("grpc.keepalive_time_ms", 20_000),
@@ -37,13 +39,18 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 
+# Hears of the links in a namespace that a router has reported on.
+OnLinks = Callable[[str, Iterable[str]], None]
 Context = grpc.aio.ServicerContext[pb.RouterMessage, pb.Snapshot]
 
 
 class RouterConfiguration(rpc.RouterConfigurationServicer):
     """Streams snapshots to routers that prove who they are."""
 
-    def __init__(self, store: ObjectStore, fleet: Fleet, publisher: Publisher, metrics: Metrics) -> None:
+    def __init__(
+        self, store: ObjectStore, fleet: Fleet, publisher: Publisher, metrics: Metrics, on_links: OnLinks
+    ) -> None:
+        self._on_links = on_links
         self._store = store
         self._fleet = fleet
         self._publisher = publisher
@@ -175,6 +182,15 @@ class RouterConfiguration(rpc.RouterConfigurationServicer):
                         _log.warning("traffic ignored", route=str(route), router=name, error=str(error))
                     else:
                         self._publisher.saw(route, subscription, buckets)
+                case "links":
+                    try:
+                        links = {item.name: _link_report(item) for item in message.links.links[:_MAX_LINKS]}
+                    except CoreError as error:
+                        name = subscription.report.name
+                        _log.warning("links ignored", route=str(route), router=name, error=str(error))
+                    else:
+                        self._publisher.saw_links(subscription, links)
+                        self._on_links(route.namespace, links)
                 case _:
                     _log.warning("message ignored", route=str(route), router=subscription.report.name)
 
@@ -189,11 +205,12 @@ class ConfigurationServer:
         publisher: Publisher,
         metrics: Metrics,
         tls: TlsFiles,
+        on_links: OnLinks,
         *,
         host: str,
         port: int,
     ) -> None:
-        self._service = RouterConfiguration(store, fleet, publisher, metrics)
+        self._service = RouterConfiguration(store, fleet, publisher, metrics, on_links)
         self._tls = tls
         self._address = f"{host}:{port}"
         self._server: grpc.aio.Server | None = None
@@ -211,6 +228,10 @@ class ConfigurationServer:
         """End all streams; routers keep what they have, and come back to the next operator."""
         if self._server is not None:
             await self._server.stop(grace=None)
+
+
+def _link_report(item: pb.LinkUse) -> LinkReport:
+    return LinkReport(item.moved_bits, item.moving_s, item.busy_s, item.seen_s, item.transfers, item.age_s)
 
 
 def _bearer(context: Context) -> str | None:

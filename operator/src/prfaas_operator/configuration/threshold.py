@@ -48,6 +48,20 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A remote pool and the link to it.
+
+    Attributes:
+        capacity_bps: what may be sent over the link.
+        line: names the link; pools behind the same one share it. Empty: it is this pool's alone.
+    """
+
+    side: Side
+    capacity_bps: float
+    line: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Mix:
     """The requests of a route.
 
@@ -83,14 +97,13 @@ def choose(
     *,
     decode: Side,
     local: Side | None,
-    remote: tuple[tuple[Side, float], ...],
+    remote: tuple[Way, ...],
     before: Before | None,
     mix: Mix,
 ) -> Threshold:
     """Return the threshold of a route.
 
-    `remote` are the pools that can be used, each with what its link may carry, bit/s. Without a local prefill pool the decode
-    workers prefill too.
+    `remote` are the pools that can be used. Without a local prefill pool the decode workers prefill too.
     """
     output_tokens = mix.output_tokens or OUTPUT_TOKENS
     longest = decode.profile.max_model_len_tokens
@@ -131,11 +144,11 @@ def choose(
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """Profiles and numbers of workers, and what each remote pool's link may carry, bit/s: all that a threshold depends on."""
+    """Profiles and numbers of workers, and each remote pool's link with what it may carry, bit/s: all that a threshold depends on."""
 
     decode: tuple[Profile, int]
     local: tuple[Profile, int] | None
-    remote: tuple[tuple[Profile, int, float], ...]
+    remote: tuple[tuple[Profile, int, float, str], ...]
     lengths: Lengths
     output_tokens: float
 
@@ -144,7 +157,7 @@ class _Sizes:
         cls,
         decode: Side,
         local: Side | None,
-        remote: tuple[tuple[Side, float], ...],
+        remote: tuple[Way, ...],
         lengths: Lengths,
         output_tokens: float,
         *,
@@ -156,7 +169,7 @@ class _Sizes:
         return cls(
             (decode.profile, count(decode)),
             (local.profile, count(local)) if local is not None else None,
-            tuple((side.profile, count(side), capacity_bps) for side, capacity_bps in remote),
+            tuple((way.side.profile, count(way.side), way.capacity_bps, way.line) for way in remote),
             lengths,
             output_tokens,
         )
@@ -164,7 +177,7 @@ class _Sizes:
     def described(self) -> str:
         """Return the numbers of workers in words."""
         prefills = self.local[1] if self.local is not None else 0
-        remote = sum(count for _, count, _ in self.remote)
+        remote = sum(count for _, count, *_ in self.remote)
         return f"with {remote} remote, {prefills} local and {self.decode[1]} decode workers"
 
     def unbound(self) -> Self:
@@ -184,10 +197,11 @@ class _Sizes:
         )
         pools = tuple(
             InstancePool(f"remote {index}", profile, Bounds.exactly(count))
-            for index, (profile, count, _) in enumerate(self.remote)
+            for index, (profile, count, *_) in enumerate(self.remote)
         )
         links = tuple(
-            Link(pool.name, _ROUTE, capacity_bps) for pool, (_, _, capacity_bps) in zip(pools, self.remote, strict=True)
+            Link(pool.name, _ROUTE, capacity_bps, line=line)
+            for pool, (_, _, capacity_bps, line) in zip(pools, self.remote, strict=True)
         )
         return Fleet((cluster,), pools, links)
 
@@ -231,12 +245,12 @@ def _bound(resource: explanation.Resource) -> str:
 def _predicted(
     decode: Side,
     local: Side | None,
-    remote: tuple[tuple[Side, float], ...],
+    remote: tuple[Way, ...],
     lengths: Lengths,
     output_tokens: float,
     tokens: int,
 ) -> float | None:
-    sides = [decode, *([local] if local is not None else []), *(side for side, _ in remote)]
+    sides = [decode, *([local] if local is not None else []), *(way.side for way in remote)]
     if any(side.ready is None for side in sides):
         return None
     try:

@@ -22,6 +22,7 @@ from prfaas_operator.objects import ObjectStore, Ref, Stored
 from prfaas_operator.options import Options
 from prfaas_operator.reconcile.children import Children
 from prfaas_operator.scaling.answers import AnswerMeter
+from prfaas_operator.scaling.capacities import LinkCapacities
 from prfaas_operator.scaling.links import LinkMeter
 from prfaas_operator.scaling.pools import PoolScaler
 from prfaas_operator.status import status_patch
@@ -47,6 +48,7 @@ class Context:
     ledger: Ledger
     scaler: PoolScaler
     links: LinkMeter
+    capacities: LinkCapacities
     answers: AnswerMeter
     events: EventRecorder
     metrics: Metrics

@@ -14,7 +14,7 @@ from prfaas_operator.api.kv_link import Bandwidth
 from prfaas_operator.clusters.resources import POD
 from prfaas_operator.configuration import snapshot as snapshots
 from prfaas_operator.configuration.snapshot import LinkView, PoolView
-from prfaas_operator.objects import Stored
+from prfaas_operator.objects import Ref, Stored
 from prfaas_operator.reconcile import pools
 from prfaas_operator.reconcile.context import Context
 
@@ -50,11 +50,7 @@ class Remote:
 
     pool: Pool
     link: api.KVLink
-
-    @property
-    def usable_bps(self) -> float:
-        """What PrfaaS may use of the link."""
-        return self.link.spec.capacity_gbps * 1e9 * self.link.spec.share
+    usable_bps: float  # of the link: what PrfaaS may use, or what it really carries if that is less
 
     @property
     def link_view(self) -> LinkView:
@@ -121,7 +117,9 @@ def resolve(context: Context, stored: Stored, route: api.InferenceRoute) -> Reso
     for reference in spec.remote_prefill_pool_refs:
         try:
             found = _prefill(context, decode, reference.name, "spec.remotePrefillPoolRefs")
-            remote.append(Remote(found, _link(context, found, decode)))
+            link = _link(context, found, decode)
+            named = Ref(api.KVLink.__name__, ref.namespace, link.metadata.name)
+            remote.append(Remote(found, link, context.capacities.believed(named, link).bps))
         except ResolutionError as error:
             left_out.append(LeftOut(error.reason, error.message))
     return Resolved(decode, local, tuple(remote), tuple(left_out))

@@ -117,7 +117,10 @@ def _threshold(context: Context, stored: Stored, route: api.InferenceRoute, reso
         route.spec.policy.threshold,
         decode=_side(decode),
         local=_side(resolved.local) if resolved.local is not None else None,
-        remote=tuple((_side(remote.pool), remote.usable_bps) for remote in resolved.remote),
+        remote=tuple(
+            thresholds.Way(_side(remote.pool), remote.usable_bps, remote.link.metadata.name)
+            for remote in resolved.remote
+        ),
         before=before,
         mix=thresholds.Mix(
             traffic.lengths if traffic is not None else None,
