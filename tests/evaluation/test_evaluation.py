@@ -41,7 +41,8 @@ def rows(*means_s: float) -> list[Row]:
 )
 def test_a_difference_counts_when_seeds_agree_and_it_is_not_noise(means_s: tuple[float, ...], verdict: str) -> None:
     found = {entry.metric: entry.verdict for entry in report.compare(rows(*means_s))}
-    assert found == {"throughput": "even", "mean TTFT": verdict, "P90 TTFT": "even"}
+    assert found.pop("mean TTFT") == verdict
+    assert set(found.values()) == {"even"}
 
 
 def test_names_are_unique_and_every_scenario_can_be_built_by_every_arm() -> None:
