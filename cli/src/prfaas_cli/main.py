@@ -10,6 +10,7 @@ from prfaas_cli.local import down_command, status_command, up_command
 from prfaas_cli.paper import paper_command
 from prfaas_cli.plan import plan_command
 from prfaas_cli.replaying import replay_command
+from prfaas_cli.whatif import whatif_command
 
 
 @click.group()
@@ -28,6 +29,7 @@ for command in (
     paper_command,
     plan_command,
     evaluate_command,
+    whatif_command,
 ):
     cli.add_command(command)
 
