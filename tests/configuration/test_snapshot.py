@@ -9,6 +9,7 @@ from prfaas_core.routing import Algorithm
 from prfaas_operator.api import InferenceRouteSpec
 from prfaas_operator.api.inference_route import Policy, ServiceLevelObjective
 from prfaas_operator.api.kv_link import AddressTranslation, Bandwidth
+from prfaas_operator.configuration.pricing import Price, Prices
 from prfaas_operator.configuration.snapshot import (
     LinkView,
     PoolView,
@@ -198,3 +199,28 @@ def test_workers_are_in_order():
     """The order in which the API lists pods is no news."""
     pods = [pod("b"), pod("a")]
     assert ready_workers(pods, "u") == ready_workers(pods[::-1], "u")
+
+
+def priced(factor, before=None, threshold_tokens=1234):
+    """Build with the prices of a plan, times a factor."""
+    price = Price(2.0 * factor, 0.5 * factor)
+    prices = Prices(price, {"r": price}, {"west-to-east": price})
+    return build(replace(ROUTE, prices=prices, threshold_tokens=threshold_tokens), before)
+
+
+def test_prices_of_a_plan_replace_the_first_ones():
+    """They reach pools and links; a plan that does not know a pool says nothing."""
+    found = priced(1.0)
+    (remote,) = found.remote_prefill
+    for one in (found.decode, found.local_prefill, remote.pool, remote.link):
+        assert (one.price, one.base_price) == (2.0, 0.5)
+    other = Prices(Price(1, 1), {"another": Price(1, 1)}, {})
+    assert build(replace(ROUTE, prices=other), None) == build(ROUTE, None)
+
+
+def test_prices_that_waver_make_no_new_configuration():
+    """Clearly other prices do, and so does another threshold."""
+    first = priced(1.0)
+    assert digest(priced(1.2, first)) == digest(first)
+    assert digest(priced(1.4, first)) != digest(first)
+    assert priced(1.2, first, threshold_tokens=2000).local_prefill.price == pytest.approx(2.4)

@@ -145,3 +145,49 @@ def test_scarce_decode_does_not_move_the_threshold():
     assert few.tokens == many.tokens
     assert "decode binds" in few.why
     assert few.requests_per_second == pytest.approx(0.781, rel=0.01)
+
+
+def test_pools_behind_one_link_share_it():
+    """A second pool behind a full link adds nothing; with a link of its own it does."""
+    thin = 3e9
+    decode = side(case_study.H20, 50)
+    one, shared, apart = (
+        choose("Auto", decode=decode, local=LOCAL, remote=remote, before=None)
+        for remote in (
+            (Way(REMOTE, thin, "a"),),
+            (Way(REMOTE, thin, "a"), Way(REMOTE, thin, "a")),
+            (Way(REMOTE, thin, "a"), Way(REMOTE, thin, "b")),
+        )
+    )
+    assert shared.requests_per_second == pytest.approx(one.requests_per_second, rel=0.01)
+    assert apart.requests_per_second > 1.1 * one.requests_per_second
+
+
+def test_a_change_says_what_it_gains():
+    """As the plan for the route's status has it."""
+    sides = {"decode": DECODE, "local": LOCAL, "remote": (Way(REMOTE, LINK_BPS),)}
+    found = choose("Auto", **sides, before=90_000)
+    assert found.gain > 0.3
+    assert found.carried_rps == pytest.approx(3.24, rel=0.03)
+    assert found.bound_by
+    assert choose("Auto", **sides, before=found.tokens).gain is None
+
+
+def test_prices_come_with_measured_rates():
+    """At the threshold a request costs the same on both sides, and pools behind one link pay one price for it."""
+    half = Lengths.of(tokens / 2 for tokens in case_study.LENGTHS.sample[::20])
+    ways = (Way(REMOTE, 3e9, "a", "one"), Way(REMOTE, 3e9, "a", "two"))
+    sides = {"decode": side(case_study.H20, 50), "local": LOCAL, "remote": ways}
+    assert choose("Auto", **sides, mix=Mix(half, 300)).prices is None
+    found = choose("Auto", **sides, mix=Mix(half, 300, rate_rps=3.0))
+    prices = found.prices
+    assert set(prices.remote) == {"one", "two"}
+    assert list(prices.links) == ["a"]
+    kv_s = 8 * case_study.H200.kv_bytes(found.tokens) / 3e9
+    here = prices.local.base * case_study.H20.prefill_s(found.tokens)
+    there = prices.remote["one"].base * case_study.H200.prefill_s(found.tokens) + prices.links["a"].base * kv_s
+    assert min(prices.remote["one"].price, prices.remote["two"].price) > 0
+    assert here == pytest.approx(there, rel=0.1)
+    busier = choose("Auto", **sides, mix=Mix(half, 300, rate_rps=4.0)).prices
+    assert busier.local.price > prices.local.price > 0
+    assert busier.links["a"].price > prices.links["a"].price > 0

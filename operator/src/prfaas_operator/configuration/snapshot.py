@@ -83,6 +83,7 @@ class RouteView:
     decode: PoolView
     local_prefill: PoolView | None
     remote_prefill: tuple[tuple[PoolView, LinkView], ...]
+    prices: pricing.Prices | None = None  # of the plan behind the threshold; None: it was not made of measured rates
 
 
 def ready_workers(pods: Iterable[Mapping[str, Any]], owner: str) -> tuple[Worker, ...]:
@@ -151,7 +152,8 @@ def build(route: RouteView, before: pb.Snapshot | None) -> pb.Snapshot:
             )
         )
     here = route.local_prefill or decode
-    pricing.apply(snapshot, here.profile, tuple(pool.profile for pool, _ in remote))
+    pricing.apply(snapshot, here.profile, tuple(pool.profile for pool, _ in remote), route.prices)
+    pricing.settle(snapshot, before)
     return snapshot
 
 

@@ -27,6 +27,8 @@ from prfaas_core.planning.fleet import Bounds, DecodeCluster, Fleet, InstancePoo
 from prfaas_core.profiles import Profile
 from prfaas_operator.api.inference_route import ThresholdSource
 from prfaas_operator.api.scalars import MAX_TOKENS
+from prfaas_operator.configuration import pricing
+from prfaas_operator.configuration.pricing import Prices
 
 # Mean length of the answers in the paper's case study (section 4.1).
 OUTPUT_TOKENS = 1024
@@ -35,7 +37,8 @@ MIN_GAIN = 0.03
 _PLENTY = 1_000_000
 _FIRST_TOKENS, _POINTS = 128, 20_000
 
-_ROUTE, _DECODE, _LOCAL = "route", "decode", "local prefill"
+# No pool of a route has a name with a space in it.
+_ROUTE, _DECODE, _LOCAL = "route", "decode of the route", "local prefill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,13 @@ class Way:
     Attributes:
         capacity_bps: what may be sent over the link.
         line: names the link; pools behind the same one share it. Empty: it is this pool's alone.
+        pool: names the pool; empty: after its position.
     """
 
     side: Side
     capacity_bps: float
     line: str = ""
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +73,12 @@ class Mix:
     Attributes:
         lengths: their uncached lengths; None when too little was seen.
         output_tokens: mean length of their answers; None when it is not known.
+        rate_rps: how many come in a second; None when it is not known.
     """
 
     lengths: Lengths | None = None
     output_tokens: float | None = None
+    rate_rps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +91,23 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """The threshold in force and how it came about."""
+    """The threshold in force and how it came about.
+
+    Attributes:
+        requests_per_second: that the model predicts for the ready workers.
+        carried_rps: the same for the workers that are asked for.
+        gain: how much more prefill it carries than the one before, relative; None where it is the one before.
+        prices: that belong to it; None where rates are not measured.
+    """
 
     tokens: int
     source: ThresholdSource
     why: str
-    requests_per_second: float | None  # that the model predicts for the ready workers
+    requests_per_second: float | None
+    carried_rps: float | None = None
+    bound_by: str | None = None
+    gain: float | None = None
+    prices: Prices | None = None
 
 
 def choose(
@@ -129,17 +147,24 @@ def choose(
     source = ThresholdSource.MEASURED if mix.lengths is not None else ThresholdSource.COMPUTED
     try:
         best = _best(sizes)
-        tokens = min(best.tokens, MAX_TOKENS)
-        if before is not None and best.prefill_rps < (1 + MIN_GAIN) * _prefill_rps(sizes, before.tokens):
-            tokens = before.tokens
+        tokens, gain = min(best.tokens, MAX_TOKENS), None
+        if before is not None and tokens != before.tokens:
+            carried_before = _prefill_rps(sizes, before.tokens)
+            if best.prefill_rps < (1 + MIN_GAIN) * carried_before:
+                tokens = before.tokens
+            else:
+                gain = best.prefill_rps / carried_before - 1 if carried_before > 0 else None
         rate = _carried(sizes, tokens)
+        prices = None
+        if mix.lengths is not None and mix.rate_rps is not None:
+            prices = pricing.planned(best.demand, best.sizing, mix.rate_rps)
     except CoreError as error:
         return held(f"no threshold can be computed: {error}")
     kept = (
         "" if tokens == min(best.tokens, MAX_TOKENS) else f"; {best.tokens} would carry less than {MIN_GAIN:.0%} more"
     )
     why = f"{rate:.2g} requests/s {sizes.described()}, {best.bound_by} binds{kept}"
-    return found(tokens, source, why)
+    return replace(found(tokens, source, why), carried_rps=rate, bound_by=best.bound_by, gain=gain, prices=prices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +173,7 @@ class _Sizes:
 
     decode: tuple[Profile, int]
     local: tuple[Profile, int] | None
-    remote: tuple[tuple[Profile, int, float, str], ...]
+    remote: tuple[tuple[Profile, int, float, str, str], ...]
     lengths: Lengths
     output_tokens: float
 
@@ -169,7 +194,10 @@ class _Sizes:
         return cls(
             (decode.profile, count(decode)),
             (local.profile, count(local)) if local is not None else None,
-            tuple((way.side.profile, count(way.side), way.capacity_bps, way.line) for way in remote),
+            tuple(
+                (way.side.profile, count(way.side), way.capacity_bps, way.line, way.pool or f"remote {index}")
+                for index, way in enumerate(remote)
+            ),
             lengths,
             output_tokens,
         )
@@ -195,24 +223,23 @@ class _Sizes:
             if self.local is not None
             else None,
         )
-        pools = tuple(
-            InstancePool(f"remote {index}", profile, Bounds.exactly(count))
-            for index, (profile, count, *_) in enumerate(self.remote)
-        )
+        pools = tuple(InstancePool(name, profile, Bounds.exactly(count)) for profile, count, *_, name in self.remote)
         links = tuple(
             Link(pool.name, _ROUTE, capacity_bps, line=line)
-            for pool, (_, _, capacity_bps, line) in zip(pools, self.remote, strict=True)
+            for pool, (_, _, capacity_bps, line, _) in zip(pools, self.remote, strict=True)
         )
         return Fleet((cluster,), pools, links)
 
 
 @dataclass(frozen=True, slots=True)
 class _Best:
-    """The best threshold, what prefill carries at it, and what binds the route as a whole."""
+    """The best threshold, what prefill carries at it, what binds the route as a whole, and the prefill side's plan."""
 
     tokens: int
     prefill_rps: float
     bound_by: str
+    demand: Demand
+    sizing: sizing.Sizing
 
 
 @functools.lru_cache(maxsize=64)
@@ -225,7 +252,7 @@ def _best(sizes: _Sizes) -> _Best:
     whole = Demand.of(everything)
     carried = sizing.carried(whole, everything.most())
     names = {_bound(resource) for resource in explanation.explain(whole, carried, carried.rate).binding}
-    return _Best(tokens, found.rate, " and ".join(sorted(names)) or "several limits at once")
+    return _Best(tokens, found.rate, " and ".join(sorted(names)) or "several limits at once", demand, found)
 
 
 @functools.lru_cache(maxsize=64)
@@ -237,8 +264,10 @@ def _prefill_rps(sizes: _Sizes, tokens: int) -> float:
 def _bound(resource: explanation.Resource) -> str:
     if resource.kind is explanation.Kind.LINK:
         return "the link"
-    if resource.name in (_DECODE, _LOCAL):
-        return resource.name
+    if resource.name == _LOCAL:
+        return "local prefill"
+    if resource.name == _DECODE:
+        return "decode"
     return "remote prefill"
 
 

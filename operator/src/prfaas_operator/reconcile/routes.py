@@ -118,13 +118,14 @@ def _threshold(context: Context, stored: Stored, route: api.InferenceRoute, reso
         decode=_side(decode),
         local=_side(resolved.local) if resolved.local is not None else None,
         remote=tuple(
-            thresholds.Way(_side(remote.pool), remote.usable_bps, remote.link.metadata.name)
+            thresholds.Way(_side(remote.pool), remote.usable_bps, remote.link.metadata.name, remote.pool.view.name)
             for remote in resolved.remote
         ),
         before=before,
         mix=thresholds.Mix(
             traffic.lengths if traffic is not None else None,
             context.answers.output_tokens(workers_of(decode.model, stored.ref.namespace)),
+            traffic.rate_rps if traffic is not None else None,
         ),
     )
 
@@ -146,6 +147,7 @@ async def _publish(
         decode=resolved.decode.view,
         local_prefill=resolved.local.view if resolved.local is not None else None,
         remote_prefill=tuple((remote.pool.view, remote.link_view) for remote in resolved.remote),
+        prices=threshold.prices,
     )
     await context.publisher.publish(ref, snapshots.build(view, context.publisher.newest(ref)))
     context.metrics.configuration_version.labels(ref.namespace, ref.name).set(context.publisher.version(ref))
