@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -74,8 +75,8 @@ def print_tables(
 
 
 def _table(title: str, name: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(name, overflow="fold", min_width=20)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(name, overflow="fold", min_width=16)
     for column in columns:
         table.add_column(column, justify="left" if column == "prefill" else "right", no_wrap=True)
     return table
