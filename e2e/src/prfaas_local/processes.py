@@ -28,18 +28,19 @@ def mark_of(folder: Path) -> str:
 
 def marked(mark: str) -> list[int]:
     """Return the ids of the processes that carry a mark, this one excepted."""
-    return [pid for pid in _others() if _carries(pid, mark)]
+    return [pid for pid in _others() if _carries(pid, MARK, mark)]
 
 
 def stop_marked(mark: str, grace_s: float) -> int:
     """Stop every process that carries a mark, at the latest after `grace_s` by force; return how many there were."""
-    stopped = {pid for pid in _others() if _send(pid, mark, signal.SIGTERM)}
+    stopped = {pid for pid in _others() if _send(pid, MARK, mark, signal.SIGTERM)}
     wait_gone(mark, grace_s)
-    # Again until there is none, because those that are still there may start others in between.
-    while killed := {pid for pid in _others() if _send(pid, mark, signal.SIGKILL)}:
-        stopped |= killed
-        time.sleep(_POLL_S)
-    return len(stopped)
+    return len(stopped | _killed(MARK, mark))
+
+
+def kill_with(variable: str, value: str) -> int:
+    """Kill every process that has a variable of this value in its environment; return how many there were."""
+    return len(_killed(variable, value))
 
 
 def wait_gone(mark: str, most_s: float) -> bool:
@@ -66,10 +67,19 @@ def opened(pid: int) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def _send(pid: int, mark: str, number: signal.Signals) -> bool:
-    """Signal a process if it carries the mark, and none that has got its id meanwhile."""
+def _killed(variable: str, value: str) -> set[int]:
+    killed: set[int] = set()
+    # Again until there is none, because those that are still there may start others in between.
+    while found := {pid for pid in _others() if _send(pid, variable, value, signal.SIGKILL)}:
+        killed |= found
+        time.sleep(_POLL_S)
+    return killed
+
+
+def _send(pid: int, variable: str, value: str, number: signal.Signals) -> bool:
+    """Signal a process if it carries the variable, and none that has got its id meanwhile."""
     with opened(pid) as descriptor:
-        if descriptor is None or not _carries(pid, mark) or _ended(descriptor):
+        if descriptor is None or not _carries(pid, variable, value) or _ended(descriptor):
             return False
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(descriptor, number)
@@ -80,9 +90,9 @@ def _ended(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 0)[0])
 
 
-def _carries(pid: int, mark: str) -> bool:
+def _carries(pid: int, variable: str, value: str) -> bool:
     try:
-        return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return f"{variable}={value}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return False
 

@@ -11,11 +11,11 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from prfaas_local.link.endpoints import Address
 from prfaas_local.link.link import Link
 from prfaas_local.link.listeners import Listeners
 from prfaas_local.link.metrics import registry
 from prfaas_local.link.state import StateError
+from prfaas_local.listening import Address
 
 _BODY_BYTES = 16 * 1024
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from prfaas_local.link.translation import Translation
+from prfaas_local.listening import Address
 
-Address = tuple[str, int]
-"""IP address and port."""
 Pod = Mapping[str, Any]
 
 

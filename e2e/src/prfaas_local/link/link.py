@@ -8,8 +8,8 @@ import socket
 
 from prfaas_local.link.connection import RECEIVE_BUFFER_BYTES, Connection, End
 from prfaas_local.link.direction import Direction
-from prfaas_local.link.endpoints import Address
 from prfaas_local.link.state import Fault, LinkState
+from prfaas_local.listening import Address
 
 logger = logging.getLogger(__name__)
 

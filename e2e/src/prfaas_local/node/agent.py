@@ -9,14 +9,14 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from prfaas_local.node import orphans
+from prfaas_local import processes
 from prfaas_local.node.addresses import AddressPool
 from prfaas_local.node.apiserver import ApiServer, Json
 from prfaas_local.node.backoff import CrashBackoff
 from prfaas_local.node.context import NodeContext
 from prfaas_local.node.events import EventRecorder
 from prfaas_local.node.kubeconfig import Credentials
-from prfaas_local.node.pod import Pod
+from prfaas_local.node.pod import OWNER, Pod
 from prfaas_local.node.probing import Prober
 from prfaas_local.node.reflector import Key, Reflector
 from prfaas_local.node.registration import NodeRegistration
@@ -76,7 +76,11 @@ class Agent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then end all processes; objects stay, for the next agent."""
-        orphans.kill_leftovers(self._settings.state_dir)
+        # The kernel kills a container's process when the agent dies, but not what that process started and left its group.
+        # Children inherit the environment, which names the agent's folder, so the next agent finds them.
+        killed = processes.kill_with(OWNER, str(self._settings.state_dir))
+        if killed:
+            logger.info("killed %d processes of an earlier agent", killed)
         context = self._context
         sources = (context.config_maps, context.secrets, context.services)
         for source in (context.config_maps, context.secrets):

@@ -14,7 +14,6 @@ from prfaas_local.node.apiserver import Json
 from prfaas_local.node.container import Container
 from prfaas_local.node.context import NodeContext, now_timestamp
 from prfaas_local.node.environment import PodFacts, command_line, variables
-from prfaas_local.node.orphans import MARKER
 from prfaas_local.node.pod_files import PodFiles, sleep_until
 from prfaas_local.node.pod_status_writer import PodStatusWriter
 from prfaas_local.node.process import Launch
@@ -23,6 +22,8 @@ from prfaas_local.node.volumes import VolumeError
 
 logger = logging.getLogger(__name__)
 
+OWNER = "PRFAAS_LOCAL_NODE"
+"""Variable of every container: the state folder of its agent."""
 _VOLUME_RETRY_S = 10.0
 _DEFAULT_GRACE_S = 30.0
 _FORCED_GRACE_S = 1.0
@@ -111,7 +112,7 @@ class Pod:
             **context.base_environment,
             "HOSTNAME": self.name,
             **values,
-            MARKER: str(context.state_dir),
+            OWNER: str(context.state_dir),
         }
         return Launch(
             arguments=list(command) if command else command_line(container, values),

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from prfaas_local.listening import Address, ListeningSet
 from prfaas_local.node.apiserver import Json
 from prfaas_local.node.forwarding import Inbound
 from prfaas_local.node.reflector import Key, Reflector
 
-logger = logging.getLogger(__name__)
-
-Address = tuple[str, int]
-
-RETRY_S = 0.5
-"""How long an address that could not be had is left alone."""
+_BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +31,9 @@ class ServicePort:
     selector: tuple[tuple[str, str], ...]
     by_client: bool
     unready_too: bool
+
+    def __str__(self) -> str:
+        return f"service {self.service[0]}/{self.service[1]}"
 
 
 def service_ports(services: Iterable[Json]) -> Iterator[ServicePort]:
@@ -75,56 +73,16 @@ def backends(port: ServicePort, pods: Iterable[Json]) -> list[Address]:
     return sorted(found)
 
 
-class ServiceProxy:
+class ServiceProxy(ListeningSet[ServicePort]):
     """Listens on all Services of a cluster. Connections that are open outlive changes of the Service."""
 
     def __init__(self, services: Reflector, pods: Reflector) -> None:
-        self._services = services
+        super().__init__(lambda: {port.listen: port for port in service_ports(services.objects.values())}, self._serve)
         self._pods = pods
-        self._servers: dict[Address, tuple[ServicePort, asyncio.Server]] = {}
         self._turns = itertools.count()
-        self._changed = asyncio.Event()
-        services.listen(lambda *_: self._changed.set())
+        services.listen(lambda *_: self.changed())
 
-    async def run(self) -> None:
-        """Follow the Services until cancelled, then listen on nothing."""
-        complained: set[Address] = set()
-        try:
-            while True:
-                self._changed.clear()
-                failed = await self._reconcile(complained)
-                complained &= failed
-                try:
-                    await asyncio.wait_for(self._changed.wait(), RETRY_S if failed else None)
-                except TimeoutError:
-                    continue
-        finally:
-            for _, server in self._servers.values():
-                server.close()
-            self._servers.clear()
-
-    async def _reconcile(self, complained: set[Address]) -> set[Address]:
-        wanted = {port.listen: port for port in service_ports(self._services.objects.values())}
-        for listen in [listen for listen, (port, _) in self._servers.items() if wanted.get(listen) != port]:
-            self._servers.pop(listen)[1].close()
-        failed: set[Address] = set()
-        for listen in wanted.keys() - self._servers.keys():
-            port = wanted[listen]
-            try:
-                server = await asyncio.get_running_loop().create_server(
-                    _accept(self._chooser(port)), *listen, backlog=1024
-                )
-            except OSError as error:
-                failed.add(listen)
-                if listen not in complained:
-                    complained.add(listen)
-                    logger.warning("service %s/%s cannot listen on %s:%d: %s", *port.service, *listen, error.strerror)
-            else:
-                self._servers[listen] = port, server
-                logger.info("service %s/%s listens on %s:%d", *port.service, *listen)
-        return failed
-
-    def _chooser(self, port: ServicePort) -> Callable[[str], Address | None]:
+    async def _serve(self, address: Address, port: ServicePort) -> asyncio.Server:
         def choose(client: str) -> Address | None:
             found = backends(port, self._pods.objects.values())
             if not found:
@@ -132,11 +90,8 @@ class ServiceProxy:
             turn = zlib.crc32(client.encode()) if port.by_client else next(self._turns)
             return found[turn % len(found)]
 
-        return choose
-
-
-def _accept(choose: Callable[[str], Address | None]) -> Callable[[], Inbound]:
-    return lambda: Inbound(choose)
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(lambda: Inbound(choose), *address, backlog=_BACKLOG)
 
 
 def _ready(status: Json) -> bool:
