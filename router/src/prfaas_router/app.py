@@ -29,6 +29,11 @@ log = structlog.get_logger()
 
 _JSON = ("content-type", "application/json")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_COMPLETION_TOKENS = re.compile(rb'"completion_tokens": ?([0-9]{1,9})')
+# The usage of an answer is among its last bytes; nothing else of it is looked at.
+_USAGE_BYTES = 4096
+# Of each digest in the log: enough to tell the blocks of a day apart. Whoever can guess a prompt can check the guess against it.
+_LOGGED_DIGEST_BYTES = 4
 _PATHS = {
     "/v1/completions": "POST",
     "/v1/chat/completions": "POST",
@@ -183,6 +188,7 @@ class Router:
         outcome = Outcome(decision.destination, decision.reason, decision.prefill_pool, decision.prefill_worker)
         ended = "cancelled"
         ttft_s: float | None = None
+        tail = b""
         try:
             async with AsyncExitStack() as stack:
                 answer, chunks, outcome = await self._forwarder.open(
@@ -196,9 +202,11 @@ class Router:
                 ended = "ok" if answer.status < 400 else "refused" if answer.status < 500 else "failed"
                 length = answer.headers.get("content-length")
                 if length is not None and "transfer-encoding" not in answer.headers:
-                    responder.send(answer.status, headers, b"".join([chunk async for chunk in chunks]))
+                    body = b"".join([chunk async for chunk in chunks])
+                    tail = body[-_USAGE_BYTES:]
+                    responder.send(answer.status, headers, body)
                 else:
-                    await self._relay(responder, answer.status, headers, chunks)
+                    tail = await self._relay(responder, answer.status, headers, chunks)
         except UpstreamError as error:
             ended = "failed"
             if not responder.started:
@@ -212,23 +220,31 @@ class Router:
             ended = "cancelled"
             raise
         finally:
-            self._record(request_id, configuration, prepared, outcome, ended, ttft_s, loop.time() - started_s)
+            self._record(
+                request_id, configuration, prepared, decision, outcome, ended, ttft_s, loop.time() - started_s, tail
+            )
 
-    async def _relay(self, responder: Responder, status: int, headers: list[tuple[str, str]], chunks: Any) -> None:
+    async def _relay(self, responder: Responder, status: int, headers: list[tuple[str, str]], chunks: Any) -> bytes:
+        """Pass an answer on; return its last bytes."""
+        tail = b""
         responder.start(status, headers)
         async for chunk in chunks:
+            tail = (tail + chunk)[-_USAGE_BYTES:]
             await responder.write(chunk)
         responder.finish()
+        return tail
 
     def _record(
         self,
         request_id: str,
         configuration: Configuration,
         prepared: Prepared,
+        decision: Decision,
         outcome: Outcome,
         ended: str,
         ttft_s: float | None,
         total_s: float,
+        tail: bytes,
     ) -> None:
         self._metrics.request(outcome.destination, outcome.reason, ended)
         if ttft_s is not None and ended == "ok":
@@ -249,6 +265,12 @@ class Router:
             decode_worker=outcome.decode_worker,
             prompt_tokens=prepared.total_tokens,
             cached_tokens=outcome.prefill_cached_tokens,
+            uncached_tokens=decision.uncached_tokens,
+            output_tokens=_completion_tokens(tail),
+            max_tokens=prepared.max_tokens,
+            stream=prepared.stream,
+            block_tokens=configuration.block_tokens,
+            blocks=b"".join(digest[:_LOGGED_DIGEST_BYTES] for digest in prepared.hashes).hex(),
             configuration_version=configuration.version,
             prefill_s=_rounded(outcome.prefill_s),
             ttft_s=_rounded(ttft_s),
@@ -268,6 +290,12 @@ def _decision_headers(outcome: Outcome, configuration: Configuration, request_id
     if outcome.prefill_cached_tokens is not None:
         headers.append(("x-prfaas-cached-tokens", str(outcome.prefill_cached_tokens)))
     return headers
+
+
+def _completion_tokens(tail: bytes) -> int | None:
+    """Return how long an answer is by its usage; None when it has none."""
+    found = _COMPLETION_TOKENS.findall(tail)
+    return int(found[-1]) if found else None
 
 
 def _rounded(seconds: float | None) -> float | None:

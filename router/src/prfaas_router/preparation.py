@@ -31,6 +31,7 @@ class Prepared:
         total_tokens: length of the prompt; `estimated` for text, which the router does not tokenise.
         hashes: chained hashes of the prompt's full blocks.
         ineligible: the trait that keeps its prefill on the decode worker, or None.
+        max_tokens: how long the answer may be at most, None when the client does not say.
     """
 
     body: dict[str, Any]
@@ -39,6 +40,7 @@ class Prepared:
     hashes: tuple[bytes, ...]
     ineligible: Reason | None
     stream: bool
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ def prepare(body: dict[str, Any], *, chat: bool, model: ModelLimits) -> Prepared
     else:
         block_bytes = max(1, round(model.block_tokens * model.bytes_per_token))
         hashes = prefix.hash_text(content, block_bytes=block_bytes, model=model.name, salt=salt)
-    return Prepared(kept, total_tokens, estimated, hashes, not_text or _trait(body), stream is True)
+    return Prepared(
+        kept, total_tokens, estimated, hashes, not_text or _trait(body), stream is True, output_tokens or None
+    )
 
 
 def _completion(body: Mapping[str, Any], model: ModelLimits) -> tuple[bytes | array[int], int, bool, Reason | None]:
