@@ -67,6 +67,11 @@ class Overhead:
         return self.request_s + self.token_s * tokens
 
 
+LOCAL_CLUSTERS = Overhead(request_s=0.0085, token_s=2.1e-7, crossing_s=0.008)
+"""Of the local clusters of `prfaas up`, from single requests of 500 to 100,000 tokens to idle workers: time to first token
+less T_prefill, and less S_kv at the link's rate where it was crossed. Two cores with other work on them add some 10 ms."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """A KVLink: `share` of `capacity_bps` is what PrfaaS may use."""
