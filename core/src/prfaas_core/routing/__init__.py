@@ -10,6 +10,7 @@ the same functions.
 | `view` | what a policy reads and answers |
 | `worker_choice` | which worker of a pool, by requests and caches |
 | `paper` | section 3.4.3 of the paper, with a table of what it leaves open |
+| `estimates` | when a request has its first token, as far as a router can tell |
 | `prices`, `finish_time` | where a request finishes soonest, without eating what others need |
 | `backlog` | how a router keeps account of what it has sent |
 | `baselines` | what other systems do |

@@ -22,9 +22,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from prfaas_core.routing import paper
+from prfaas_core.routing import estimates, paper
 from prfaas_core.routing.reasons import Destination, Mode, Reason
-from prfaas_core.routing.view import Decision, Link, Pool, Request, View, Worker
+from prfaas_core.routing.view import Decision, Pool, Request, View, Worker
 from prfaas_core.routing.worker_choice import choose_worker
 
 DECODE_WEIGHT = 0.4
@@ -76,7 +76,7 @@ def decide(request: Request, view: View) -> Decision:
 
     total_tokens, now_s = request.total_tokens, view.now_s
     decode_worker = paper.decode_worker_of(view)
-    slot_wait_s = _slot_wait_s(decode_worker, view)
+    slot_wait_s = estimates.slot_wait_s(decode_worker, view)
 
     best_cost_s = least_own_s = own_s = math.inf
     destination = Destination.DECODE
@@ -111,7 +111,7 @@ def decide(request: Request, view: View) -> Decision:
         if remote is None or link is None:
             continue
         remote_usable = True
-        arrival_s, link_cost_s = _transfer(
+        arrival_s, link_cost_s = estimates.transfer(
             link, remote_pool.push, wait_s, service_s, total_tokens - decode_worker.cached_tokens, scale
         )
         remote_own_s = max(arrival_s, slot_wait_s)
@@ -129,9 +129,9 @@ def decide(request: Request, view: View) -> Decision:
             destination, pool, worker = Destination.REMOTE_PREFILL, remote_pool, remote
 
     uncached_tokens = max(0, total_tokens - (worker.cached_tokens if pool is not None else decode_worker.cached_tokens))
-    if destination is Destination.REMOTE_PREFILL and view.mode is Mode.SHADOW:
-        return paper.here(
-            view, Reason.SHADOW_WOULD_BE_REMOTE, local, decode_worker, _uncached(total_tokens, local, decode_worker)
+    if destination is Destination.REMOTE_PREFILL and view.mode is Mode.SHADOW and pool is not None:
+        return paper.shadowed(
+            request, view, (pool, worker), local, decode_worker, _uncached(total_tokens, local, decode_worker)
         )
     reason = (_SOONER if own_s <= least_own_s else _PRICED)[destination]
     if destination is Destination.DECODE:
@@ -154,11 +154,6 @@ def decide(request: Request, view: View) -> Decision:
     )
 
 
-def work_s(pool: Pool, uncached_tokens: int) -> float:
-    """Return how long a worker of a pool should compute, seconds; 0 when its profile is not known."""
-    return pool.prefill_s(max(1, uncached_tokens)) * pool.pace if pool.prefill_s is not None else 0.0
-
-
 def _lacks_signals(view: View) -> bool:
     local = view.local_prefill if view.local_prefill is not None else view.decode
     if local.prefill_s is None or local.price is None:
@@ -176,14 +171,6 @@ def _degraded(decision: Decision, reasons: dict[Reason, Reason]) -> Decision:
 
 def _uncached(total_tokens: int, local: Worker | None, decode_worker: Worker) -> int:
     return max(0, total_tokens - (local if local is not None else decode_worker).cached_tokens)
-
-
-def _slot_wait_s(worker: Worker, view: View) -> float:
-    """Return the seconds until a decode slot is free, when those in front leave one after the other."""
-    slots = view.decode.slots
-    if slots == 0 or worker.decoding < slots:
-        return 0.0
-    return (worker.decoding - slots + 1) * view.decode_s / slots
 
 
 def _best_worker(pool: Pool, total_tokens: int, now_s: float) -> tuple[Worker | None, float, float, int]:
@@ -238,7 +225,7 @@ def _best_warm_worker(
             wait_s = 0.0
         if wait_s > best_cost_s:
             continue  # its wait alone costs more
-        service_s = work_s(pool, total_tokens - worker.cached_tokens)
+        service_s = estimates.work_s(pool, total_tokens - worker.cached_tokens)
         cost_s = wait_s + service_s * (1.0 + base + price * (wait_s + service_s / halves))
         if cost_s < best_cost_s or (cost_s == best_cost_s and worker.name < best.name):
             best, best_cost_s, best_wait_s, best_service_s = worker, cost_s, wait_s, service_s
@@ -270,35 +257,15 @@ def _best_decode_worker(
         wait_s = worker.busy_until_s - view.now_s
         if not worker.usable or (not needed and (decoding > room or wait_s > 0)):
             continue
-        service_s = work_s(decode, total_tokens - worker.cached_tokens) if worker.cached_tokens else cold_s
+        service_s = estimates.work_s(decode, total_tokens - worker.cached_tokens) if worker.cached_tokens else cold_s
         if wait_s < 0.0:
             wait_s = 0.0
         own_s = wait_s + service_s
         if decoding >= slots:
-            own_s = max(own_s, _slot_wait_s(worker, view))
+            own_s = max(own_s, estimates.slot_wait_s(worker, view))
         cost_s = own_s + service_s * (
             decode.base_price * scale + price * (wait_s + service_s / usable_twice) + DECODE_WEIGHT * decoding
         )
         if cost_s < best_key[0] or (cost_s == best_key[0] and worker.name < best_key[1]):
             best, best_key, best_own_s = worker, (cost_s, worker.name), own_s
     return best, best_own_s, best_key[0]
-
-
-def _transfer(
-    link: Link, push: bool, wait_s: float, service_s: float, tokens: int, scale: float
-) -> tuple[float, float]:
-    """Return when the KV is there, seconds from now, and what it costs others on the link.
-
-    What is on its way now is drained until this request's transfer begins; what later requests put on the link is theirs
-    to count.
-    """
-    own_s = 8 * link.kv_bytes(max(1, tokens)) / link.capacity_bps
-    backlog_s = 8 * link.backlog_bytes / link.capacity_bps
-    prefilled_s = wait_s + service_s
-    if push:
-        backlog_s = max(0.0, backlog_s - wait_s)
-        arrival_s = max(prefilled_s, wait_s + backlog_s + own_s)
-    else:
-        backlog_s = max(0.0, backlog_s - prefilled_s)
-        arrival_s = prefilled_s + backlog_s + own_s
-    return arrival_s, own_s * (link.base_price * scale + (link.price or 0.0) * (backlog_s + own_s / 2))

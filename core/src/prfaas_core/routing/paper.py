@@ -21,8 +21,11 @@ It errs towards local: whatever is unknown or not eligible never leaves the clus
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from prfaas_core.routing import estimates
 from prfaas_core.routing.reasons import Bandwidth, Destination, Mode, NoDecodeWorkerError, Reason
-from prfaas_core.routing.view import Decision, Request, View, Worker
+from prfaas_core.routing.view import Decision, Pool, Request, View, Worker
 from prfaas_core.routing.worker_choice import choose_remote, choose_worker
 
 
@@ -53,7 +56,7 @@ def decide(request: Request, view: View) -> Decision:
     elif remote_pool is None or remote is None:
         reason = Reason.REMOTE_UNAVAILABLE
     elif view.mode is Mode.SHADOW:
-        reason = Reason.SHADOW_WOULD_BE_REMOTE
+        return shadowed(request, view, (remote_pool, remote), local, decode_worker, uncached_tokens)
     else:
         return Decision(
             Destination.REMOTE_PREFILL,
@@ -82,6 +85,19 @@ def decode_worker_of(view: View) -> Worker:
 def on_decode(worker: Worker, reason: Reason, uncached_tokens: int) -> Decision:
     """Return the decision that the decode worker prefills."""
     return Decision(Destination.DECODE, reason, None, None, worker.name, worker.cached_tokens, uncached_tokens)
+
+
+def shadowed(
+    request: Request,
+    view: View,
+    remote: tuple[Pool, Worker],
+    local: Worker | None,
+    decode_worker: Worker,
+    uncached_tokens: int,
+) -> Decision:
+    """Return the decision that the prefill stays because of the mode, with what that costs or saves it."""
+    decision = here(view, Reason.SHADOW_WOULD_BE_REMOTE, local, decode_worker, uncached_tokens)
+    return replace(decision, regret_s=estimates.regret_s(request.total_tokens, view, remote, local, decode_worker))
 
 
 def here(view: View, reason: Reason, local: Worker | None, decode_worker: Worker, uncached_tokens: int) -> Decision:

@@ -134,6 +134,9 @@ class Decision:
         cached_tokens: leading tokens that the worker which prefills holds.
         uncached_tokens: the length that was compared with the threshold.
         first_token_s: seconds from now to the first token as estimated; None when the policy estimates nothing.
+        regret_s: in shadow mode, by how many seconds the first token comes later than from where the policy would have sent
+            the request, as estimated, below 0 when it comes sooner; None when it would not have gone elsewhere, or when
+            nothing is known.
     """
 
     destination: Destination
@@ -144,3 +147,4 @@ class Decision:
     cached_tokens: int
     uncached_tokens: int
     first_token_s: float | None = None
+    regret_s: float | None = None
