@@ -249,6 +249,8 @@ class Router:
         self._metrics.request(outcome.destination, outcome.reason, ended)
         if ttft_s is not None and ended == "ok":
             self._metrics.ttft(outcome.destination, ttft_s)
+        if decision.regret_s is not None:
+            self._metrics.regret(decision.regret_s)
         if outcome.prefill_cached_tokens is not None:
             self._metrics.prompt(
                 outcome.prefill_cached_tokens, max(0, prepared.total_tokens - outcome.prefill_cached_tokens)
@@ -272,6 +274,7 @@ class Router:
             block_tokens=configuration.block_tokens,
             blocks=b"".join(digest[:_LOGGED_DIGEST_BYTES] for digest in prepared.hashes).hex(),
             configuration_version=configuration.version,
+            regret_s=_rounded(decision.regret_s),
             prefill_s=_rounded(outcome.prefill_s),
             ttft_s=_rounded(ttft_s),
             total_s=_rounded(total_s),

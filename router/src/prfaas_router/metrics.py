@@ -37,6 +37,11 @@ class Metrics:
             "prfaas_router_prefill_leg_seconds", "Time of the prefill leg.", ["route", "destination"],
             buckets=_TIME_BUCKETS, registry=self.registry,
         )  # fmt: skip
+        self._regret = Histogram(
+            "prfaas_router_shadow_regret_seconds",
+            "Requests that shadow mode kept from a remote pool: by how much the first token would have come sooner or later.",
+            ["route", "across"], buckets=_TIME_BUCKETS, registry=self.registry,
+        )  # fmt: skip
         self._in_flight = gauge("prfaas_router_in_flight", "Legs in flight by pool.", "pool")
         self.version = gauge("prfaas_router_configuration_version", "Version of the configuration in use.").labels(
             route
@@ -73,6 +78,10 @@ class Metrics:
     def prefill(self, destination: str, seconds: float) -> None:
         """Observe the time of a prefill leg."""
         self._prefill.labels(self._route, destination).observe(seconds)
+
+    def regret(self, seconds: float) -> None:
+        """Observe what shadow mode cost a request, below 0 saved it, as estimated."""
+        self._regret.labels(self._route, "sooner" if seconds > 0 else "later").observe(abs(seconds))
 
     def in_flight(self, pool: str, count: int) -> None:
         """Set the legs in flight."""
