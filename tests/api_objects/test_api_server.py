@@ -107,7 +107,7 @@ def test_get_prfaas_lists_every_kind(demo: Any) -> None:
         ("mprof", "NAME MODEL ENGINE ACCELERATOR READY REASON AGE"),
         ("pfp", "NAME CLUSTER DESIRED SERVING READY REASON AGE"),
         ("dcp", "NAME CLUSTER DESIRED SERVING READY REASON AGE"),
-        ("kvl", "NAME FROM TO GBPS SHARE UTILISATION BANDWIDTH READY REASON AGE"),
+        ("kvl", "NAME FROM TO GBPS SHARE CAPACITY UTILISATION BANDWIDTH READY REASON AGE"),
         ("iroute", "NAME MODEL MODE THRESHOLD ROUTERS READY REASON AGE"),
     ],
 )
@@ -216,11 +216,22 @@ def test_a_full_status_of_every_kind_is_accepted(api_server: Any, applied: str) 
         "DecodePool/east-decode": pool,
         "KVLink/west-to-east": {
             "usedBps": 1e8, "utilisation": 1.5, "bytesTotal": 2**60, "costTotal": 12.5, "bandwidth": "Scarce",
+            "capacity": {"state": "Slow", "usableBps": 9e7, "measuredBps": 1e8, "message": "m"},
         },
         "InferenceRoute/chat": {
             "thresholdTokens": 19400, "thresholdSource": "Computed", "thresholdWhy": "the link binds",
             "bandwidth": "Scarce", "predictedRequestsPerSecond": 3.24, "routersReady": "0/1",
             "configuration": {"version": 2**50, "routers": [router]},
+            "roles": {
+                "toDecode": -2, "lastConversionTime": now,
+                "lastDecision": {"reason": "Converted", "message": "m", "time": now},
+            },
+            "plan": {
+                "thresholdTokens": 19400, "localPrefill": 3, "decode": 5, "wantedLocalPrefill": 2, "wantedDecode": 6,
+                "boundBy": "the link", "expectedRequestsPerSecond": 3.2, "expectedGain": 0.1, "measuredGain": -0.1,
+                "measuredRequestsPerSecond": 2.5, "requestsPerSecondBefore": 2.7, "changedTime": now, "source": "Measured",
+                "message": "m",
+            },
         },
     }  # fmt: skip
     assert {name.split("/")[0] for name in statuses} == KINDS.keys()

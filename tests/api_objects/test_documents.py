@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from prfaas_core.autoscaling import ScalingReason
+from prfaas_core.roles import RolesReason
 from prfaas_operator import api
 from prfaas_operator.api.conditions import REASONS, TYPES, ConditionType, Reason
 
@@ -30,6 +31,7 @@ def test_every_reason_is_documented() -> None:
 
 def test_every_decision_of_the_autoscaler_is_documented() -> None:
     assert rows("### Decisions of the autoscaler").keys() == {str(reason) for reason in ScalingReason}
+    assert rows("### Decisions on roles").keys() == {str(reason) for reason in RolesReason}
 
 
 def test_every_kind_is_documented_with_its_short_name() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from prfaas_core import case_study
 from prfaas_core.lengths import Lengths
-from prfaas_operator.api.inference_route import ThresholdSource
+from prfaas_operator.api.route_plan import ThresholdSource
 from prfaas_operator.configuration.threshold import Before, Mix, Side, Way
 from prfaas_operator.configuration.threshold import choose as choose_with
 

@@ -249,7 +249,7 @@ def _operator(
     operator = OperatorProcess(
         tmp_path_factory.mktemp("operator"), cluster,
         "--no-leader-election", "--deletion-deadline-s=3", "--autoscaling-interval-s=0.3",
-        "--link-interval-s=0.3", f"--prometheus-url={_prometheus.url}",
+        "--link-interval-s=0.3", "--role-interval-s=0.3", f"--prometheus-url={_prometheus.url}",
     )  # fmt: skip
     operator.start()
     yield operator

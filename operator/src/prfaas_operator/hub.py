@@ -26,7 +26,7 @@ from prfaas_operator.ledger import Ledger
 from prfaas_operator.metrics import Metrics
 from prfaas_operator.objects import POOL_KINDS, ObjectStore, Ref
 from prfaas_operator.options import Options
-from prfaas_operator.reconcile import clusters, links, pools, profiles, routes
+from prfaas_operator.reconcile import clusters, links, planning, pools, profiles, routes
 from prfaas_operator.reconcile.children import Children
 from prfaas_operator.reconcile.context import Context
 from prfaas_operator.reconcile.metering import decode_pools, metered_links
@@ -35,6 +35,7 @@ from prfaas_operator.scaling.capacities import LinkCapacities
 from prfaas_operator.scaling.links import LinkMeter
 from prfaas_operator.scaling.pools import PoolScaler, ScaledPool
 from prfaas_operator.scaling.prometheus import Prometheus
+from prfaas_operator.scaling.roles import RoleBalancer
 from prfaas_operator.workqueue import WorkQueue
 from prfaas_protocol import configuration_pb2 as pb
 
@@ -89,6 +90,12 @@ class Hub:
                 metrics=metrics,
                 interval_s=options.autoscaling_interval_s,
             ),
+            roles=RoleBalancer(
+                routes=lambda: planning.exchanging_routes(self.context),
+                on_change=self._roles_changed,
+                metrics=metrics,
+                interval_s=options.role_interval_s,
+            ),
             links=LinkMeter(
                 self._prometheus.ask,
                 links=lambda: metered_links(self.context),
@@ -137,6 +144,7 @@ class Hub:
         loops = (
             ("events", self.context.events.run()),
             ("autoscaling", self.context.scaler.run()),
+            ("roles", self.context.roles.run()),
             ("links", self.context.links.run()),
             ("answers", self.context.answers.run()),
             ("capacities", self.context.capacities.run()),
@@ -280,6 +288,17 @@ class Hub:
         stored = self.context.store.get(ref)
         if stored is not None:
             self.context.events.record(stored, EventType.NORMAL, "Scaled", f"{before} to {after} replicas: {why}")
+
+    def _roles_changed(self, ref: Ref, to_decode: int, why: str) -> None:
+        self.context.queue.add(ref)
+        stored = self.context.store.get(ref)
+        if not to_decode or stored is None or not isinstance(stored.model, api.InferenceRoute):
+            return
+        local, decode = stored.model.spec.local_prefill_pool_ref, stored.model.spec.decode_pool_ref
+        self.context.touch(Ref(api.DecodePool.__name__, ref.namespace, decode.name))
+        if local is not None:
+            self.context.touch(Ref(api.PrefillPool.__name__, ref.namespace, local.name))
+        self.context.events.record(stored, EventType.NORMAL, "RoleChanged", why)
 
     async def _keep(self, route: Ref, snapshot: pb.Snapshot) -> None:
         stored = self.context.store.get(route)

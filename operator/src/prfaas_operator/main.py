@@ -52,6 +52,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str]:
         help="time between decisions",
     )
     add("--link-interval-s", type=_seconds, default=defaults.link_interval_s, help="time between readings of links")
+    add("--role-interval-s", type=_seconds, default=defaults.role_interval_s,
+        help="time between decisions on the roles of instances, for routes that have policy.roles.mode Auto")  # fmt: skip
     add("--deletion-deadline-s", type=_seconds, default=defaults.deletion_deadline_s,
         help="time after which a deletion ends although a member does not answer")  # fmt: skip
     add("--leader-election", action=argparse.BooleanOptionalAction, default=defaults.elect,
@@ -79,6 +81,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str]:
         prometheus_url=found.prometheus_url,
         autoscaling_interval_s=found.autoscaling_interval_s,
         link_interval_s=found.link_interval_s,
+        role_interval_s=found.role_interval_s,
         deletion_deadline_s=found.deletion_deadline_s,
         lease_name=found.leader_election_name,
         elect=found.leader_election,

@@ -58,6 +58,10 @@ class Metrics:
             "prfaas_operator_scaling_decisions", "Decisions of the autoscaler by pool and reason.",
             ["namespace", "pool", "reason"], registry=registry,
         )  # fmt: skip
+        self.role_decisions = Counter(
+            "prfaas_operator_role_decisions", "Decisions on the roles of instances by route and reason.",
+            ["namespace", "route", "reason"], registry=registry,
+        )  # fmt: skip
         self.desired_replicas = Gauge(
             "prfaas_operator_desired_replicas", "Workers that the operator asks for.", ["namespace", "kind", "pool"],
             registry=registry,

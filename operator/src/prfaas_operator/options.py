@@ -25,6 +25,7 @@ class Options:
     prometheus_timeout_s: float = 5.0
     autoscaling_interval_s: float = 5.0
     link_interval_s: float = 10.0
+    role_interval_s: float = 300.0
     deletion_deadline_s: float = 120.0
     resync_s: float = 60.0
     probe_heartbeat_s: float = 60.0

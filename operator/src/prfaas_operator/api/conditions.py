@@ -30,6 +30,7 @@ class ConditionType(StrEnum):
     SCALING = "ScalingActive"
     COMPATIBLE = "Compatible"
     PROGRAMMED = "Programmed"
+    ROLES = "RolesActive"
 
 
 TYPES: Final[dict[ConditionType, str]] = {
@@ -40,6 +41,7 @@ TYPES: Final[dict[ConditionType, str]] = {
     ConditionType.SCALING: "Pools: the autoscaler has a signal and decides. False holds the last number of replicas.",
     ConditionType.COMPATIBLE: "InferenceRoute: the KV fingerprints of all its pools are equal.",
     ConditionType.PROGRAMMED: "InferenceRoute: every router has acknowledged the newest configuration.",
+    ConditionType.ROLES: "InferenceRoute: instances change roles with the load. False: they stay as they are.",
 }
 
 
@@ -105,6 +107,10 @@ class Reason(StrEnum):
     ROUTERS_ACKNOWLEDGED = "RoutersAcknowledged"
     ROUTERS_PENDING = "RoutersPending"
     CONFIGURATION_REFUSED = "ConfigurationRefused"
+    FIXED_ROLES = "FixedRoles"
+    ROLES_PLANNED = "RolesPlanned"
+    ROLES_REFUSED = "RolesRefused"
+    INPUTS_MISSING = "InputsMissing"
 
 
 REASONS: Final[dict[Reason, str]] = {
@@ -152,6 +158,10 @@ REASONS: Final[dict[Reason, str]] = {
     Reason.ROUTERS_ACKNOWLEDGED: "All routers serve the newest configuration.",
     Reason.ROUTERS_PENDING: "Some routers have not answered the newest configuration yet.",
     Reason.CONFIGURATION_REFUSED: "A router refuses the newest configuration and keeps its last good one.",
+    Reason.FIXED_ROLES: "`policy.roles.mode` is Fixed: pools have the replicas of their specs.",
+    Reason.ROLES_PLANNED: "The best roles were computed and a decision taken.",
+    Reason.ROLES_REFUSED: "The pools of the route cannot exchange instances; the message says why.",
+    Reason.INPUTS_MISSING: "Too little is measured to plan roles; they hold.",
 }
 
 

@@ -12,6 +12,7 @@ from prfaas_operator.api.kv_link import Bandwidth
 from prfaas_operator.api.model import Model, StatusModel
 from prfaas_operator.api.references import Reference
 from prfaas_operator.api.resource import AGE, READY, REASON, Column, Definition, Resource, named_like_a_service
+from prfaas_operator.api.route_plan import Roles, RolesStatus, RoutePlan, ThresholdSource
 from prfaas_operator.api.rules import Rule, immutable
 from prfaas_operator.api.scalars import (
     MAX_REPLICAS,
@@ -71,15 +72,6 @@ class ServiceType(StrEnum):
     LOAD_BALANCER = "LoadBalancer"
 
 
-class ThresholdSource(StrEnum):
-    """Where the threshold in force comes from."""
-
-    FIXED = "Fixed"
-    MEASURED = "Measured"
-    COMPUTED = "Computed"
-    HELD = "Held"
-
-
 class Policy(Model):
     """How the router decides where a request's prefill goes."""
 
@@ -94,6 +86,8 @@ class Policy(Model):
     bandwidth: BandwidthMode = BandwidthMode.AUTO
     """Scarce: each cluster's prefix cache is judged on its own. Abundant: the best cache anywhere counts. Auto: chosen
     from the link's use."""
+    roles: Roles = Roles()
+    """Whether instances change between local prefill and decode."""
 
 
 class ServiceLevelObjective(Model):
@@ -216,6 +210,10 @@ class InferenceRouteStatus(Status):
     """The rule in force: Scarce or Abundant."""
     predicted_requests_per_second: Measured | None = None
     """Throughput that the model predicts for this threshold and the ready workers."""
+    plan: RoutePlan | None = None
+    """What the operator has planned, why, and what comes of it."""
+    roles: RolesStatus | None = None
+    """How many instances have changed roles; absent with fixed roles."""
     configuration: ConfigurationStatus | None = None
     """Which routers have the newest configuration."""
     routers_ready: Annotated[Term, Field(pattern="^[0-9]+/[0-9]+$")] | None = None
@@ -234,6 +232,15 @@ class InferenceRoute(Resource):
             Column("Mode", ".spec.policy.mode", "Enforce, Shadow or LocalOnly."),
             Column("Threshold", ".status.thresholdTokens", "Uncached tokens above which prefill is remote.", "integer"),
             Column("Bandwidth", ".status.bandwidth", "Scarce or Abundant.", priority=1),
+            Column(
+                "Expected",
+                ".status.plan.expectedRequestsPerSecond",
+                "Requests/s that can be carried.",
+                "number",
+                priority=1,
+            ),
+            Column("Measured", ".status.plan.measuredRequestsPerSecond", "Requests/s that come.", "number", priority=1),
+            Column("Plan", ".status.plan.message", "What is planned, and why.", priority=1),
             Column("Routers", ".status.routersReady", "Routers with the newest configuration."),
             READY,
             REASON,

@@ -102,7 +102,7 @@ class PoolStatus(Status):
     updated_replicas: Whole | None = None
     """Workers of the newest template and profile."""
     desired_replicas: Whole | None = None
-    """Workers that the operator asks for: replicas, or what the autoscaler decided."""
+    """Workers that the operator asks for: replicas, what the autoscaler decided, or what roles of a route make of replicas."""
     selector: Message | None = None
     """Label selector of the workers' pods, in text form, for the scale subresource."""
     revision: Term | None = None

@@ -160,9 +160,15 @@ class Publisher:
         publication = self._routes.get(route)
         if publication is None:
             return None
-        reports = (subscription.traffic for subscription in publication.subscriptions)
-        publication.traffic = combine(reports, LEAST_REQUESTS) or publication.traffic
+        publication.traffic = self.traffic_now(route) or publication.traffic
         return publication.traffic
+
+    def traffic_now(self, route: Ref) -> Traffic | None:
+        """Return what the connected routers of a route saw lately; None when it is too little to go by."""
+        publication = self._routes.get(route)
+        if publication is None:
+            return None
+        return combine((subscription.traffic for subscription in publication.subscriptions), LEAST_REQUESTS)
 
     @contextmanager
     def subscribe(self, route: Ref, report: RouterReport) -> Iterator[Subscription]:

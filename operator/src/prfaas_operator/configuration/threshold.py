@@ -25,7 +25,8 @@ from prfaas_core.planning import assignment, explanation, sizing
 from prfaas_core.planning.demand import Demand
 from prfaas_core.planning.fleet import Bounds, DecodeCluster, Fleet, InstancePool, Link
 from prfaas_core.profiles import Profile
-from prfaas_operator.api.inference_route import ThresholdSource
+from prfaas_core.roles import Split
+from prfaas_operator.api.route_plan import ThresholdSource
 from prfaas_operator.api.scalars import MAX_TOKENS
 from prfaas_operator.configuration import pricing
 from prfaas_operator.configuration.pricing import Prices
@@ -165,6 +166,23 @@ def choose(
     )
     why = f"{rate:.2g} requests/s {sizes.described()}, {best.bound_by} binds{kept}"
     return replace(found(tokens, source, why), carried_rps=rate, bound_by=best.bound_by, gain=gain, prices=prices)
+
+
+def split(*, decode: Side, local: Side, remote: tuple[Way, ...], mix: Mix) -> Split | None:
+    """Return how local prefill and decode would best divide their instances; None when the requests are not known."""
+    if mix.lengths is None or mix.output_tokens is None:
+        return None
+    sizes = _Sizes.of(decode, local, remote, mix.lengths, mix.output_tokens, ready=False)
+    fleet = sizes.fleet()
+    total = decode.desired + local.desired
+    exchanging = replace(fleet, clusters=(replace(fleet.clusters[0], role_total=total),))
+    demand = Demand.of(exchanging)
+    try:
+        now = sizing.carried(demand, fleet.most())
+        best = sizing.largest(demand)
+    except CoreError:
+        return None
+    return Split(now.rate, best.counts[_LOCAL], best.rate)
 
 
 @dataclass(frozen=True, slots=True)

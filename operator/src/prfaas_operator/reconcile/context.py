@@ -25,6 +25,7 @@ from prfaas_operator.scaling.answers import AnswerMeter
 from prfaas_operator.scaling.capacities import LinkCapacities
 from prfaas_operator.scaling.links import LinkMeter
 from prfaas_operator.scaling.pools import PoolScaler
+from prfaas_operator.scaling.roles import RoleBalancer
 from prfaas_operator.status import status_patch
 from prfaas_operator.workqueue import WorkQueue
 
@@ -47,6 +48,7 @@ class Context:
     archive: SnapshotArchive
     ledger: Ledger
     scaler: PoolScaler
+    roles: RoleBalancer
     links: LinkMeter
     capacities: LinkCapacities
     answers: AnswerMeter

@@ -22,7 +22,7 @@ from prfaas_operator.clusters.member import Member
 from prfaas_operator.clusters.resources import DEPLOYMENT
 from prfaas_operator.events import EventType
 from prfaas_operator.objects import Stored
-from prfaas_operator.reconcile import deletion
+from prfaas_operator.reconcile import deletion, roles
 from prfaas_operator.reconcile.children import ChildError
 from prfaas_operator.reconcile.context import Context, now
 from prfaas_operator.scaling.pools import ScaledPool, ScalingView
@@ -155,7 +155,7 @@ def _restored(model: api.Pool) -> ScalingView | None:
 def desired_replicas(context: Context, stored: Stored, model: api.Pool) -> int:
     """Return the number of workers that a pool asks for."""
     if model.spec.replicas is not None:
-        return model.spec.replicas
+        return model.spec.replicas + roles.converted(context, stored.ref)
     member = context.member(stored.ref.namespace, model.spec.cluster_ref.name)
     scaled = scaled_pool(member, stored)
     return context.scaler.replicas(scaled) if scaled is not None else 0
@@ -173,7 +173,10 @@ def pool_status(stored: Stored, model: api.Pool, seen: Observation) -> api.PoolS
         updated = int(numbers.get("updatedReplicas", 0))
     _conclude(conditions, seen, replicas, ready, updated)
     if model.spec.scaling is None:
-        conditions.set(ConditionType.SCALING, False, Reason.FIXED_REPLICAS, "spec.replicas sets the number of workers")
+        message = "spec.replicas sets the number of workers"
+        if seen.desired_replicas is not None and seen.desired_replicas != model.spec.replicas:
+            message += f", and {seen.desired_replicas} is what roles make of {model.spec.replicas}; see the route"
+        conditions.set(ConditionType.SCALING, False, Reason.FIXED_REPLICAS, message)
     elif seen.scaling is not None:
         conditions.set(ConditionType.SCALING, seen.scaling.active, seen.scaling.reason, seen.scaling.message)
     else:

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prfaas_operator import api
-from prfaas_operator.api.conditions import ConditionType, Reason
+from prfaas_operator.api.conditions import ConditionStatus, ConditionType, Reason
 from prfaas_operator.api.inference_route import ConfigurationStatus, RouterStatus
+from prfaas_operator.api.route_plan import RolesMode, RolesStatus, RoutePlan
 from prfaas_operator.configuration.publisher import RouterReport
 from prfaas_operator.configuration.threshold import Threshold
 from prfaas_operator.objects import Stored
 from prfaas_operator.reconcile.context import now
 from prfaas_operator.reconcile.resolution import ResolutionError, Resolved, bandwidth
+from prfaas_operator.scaling.roles import RolesView
 from prfaas_operator.status import Conditions, previous
 
 
@@ -32,6 +34,8 @@ def route_status(
     version: int,
     reports: Sequence[RouterReport],
     pods: RouterPods,
+    roles: RolesView | None = None,
+    plan: RoutePlan | None = None,
 ) -> api.InferenceRouteStatus:
     """Return the status of a route."""
     before = route.status if route is not None else api.InferenceRouteStatus()
@@ -61,6 +65,7 @@ def route_status(
         )
     conditions.set(ConditionType.PROGRAMMED, *programmed, why)
     _set_compatible(conditions, resolved)
+    _set_roles(conditions, route, roles)
     _conclude(conditions, fault, resolved, pods.ready, programmed=programmed[0], why=(programmed[1], why))
     return api.InferenceRouteStatus(
         observed_generation=stored.generation,
@@ -70,9 +75,37 @@ def route_status(
         threshold_why=threshold.why if threshold is not None else before.threshold_why,
         bandwidth=(bandwidth(route, resolved) if route is not None and resolved is not None else before.bandwidth),
         predicted_requests_per_second=threshold.requests_per_second if threshold is not None else None,
+        plan=plan,
+        roles=_roles_status(route, roles),
         configuration=ConfigurationStatus(version=version, routers=routers) if version > 0 or routers else None,
         routers_ready=f"{acknowledged}/{max(expected, len(routers))}",
     )
+
+
+def _set_roles(conditions: Conditions, route: api.InferenceRoute | None, view: RolesView | None) -> None:
+    if view is not None:
+        conditions.set(ConditionType.ROLES, view.active, view.reason, view.message)
+    elif route is not None and route.spec.policy.roles.mode is RolesMode.AUTO:
+        found = route.status.condition(ConditionType.ROLES)
+        if found is not None and found.reason in set(Reason) and found.reason != Reason.FIXED_ROLES:
+            # A new operator says what the last one said until it has looked by itself.
+            active = found.status is ConditionStatus.TRUE
+            conditions.set(ConditionType.ROLES, active, Reason(found.reason), found.message)
+        else:
+            conditions.set(ConditionType.ROLES, None, Reason.PENDING, "no decision was taken yet")
+    else:
+        conditions.set(
+            ConditionType.ROLES,
+            False,
+            Reason.FIXED_ROLES,
+            "spec.policy.roles.mode is Fixed; instances keep their roles",
+        )
+
+
+def _roles_status(route: api.InferenceRoute | None, view: RolesView | None) -> RolesStatus | None:
+    if route is None or route.spec.policy.roles.mode is RolesMode.FIXED:
+        return None
+    return view.status if view is not None else route.status.roles
 
 
 def _set_compatible(conditions: Conditions, resolved: Resolved | None) -> None:

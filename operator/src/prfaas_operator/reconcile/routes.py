@@ -4,7 +4,7 @@ from typing import Any
 
 from prfaas_operator import api
 from prfaas_operator.api.conditions import ConditionType, Reason
-from prfaas_operator.api.inference_route import Placement, ThresholdSource
+from prfaas_operator.api.inference_route import Placement
 from prfaas_operator.children.config_map import build_router_files
 from prfaas_operator.children.deployment import build_router_deployment
 from prfaas_operator.children.disruption_budget import build_disruption_budget
@@ -20,20 +20,15 @@ from prfaas_operator.configuration.publisher import REMEMBER_S, RouterReport
 from prfaas_operator.configuration.snapshot import RouteView
 from prfaas_operator.events import EventType
 from prfaas_operator.objects import Stored
-from prfaas_operator.reconcile import deletion, pools
+from prfaas_operator.reconcile import deletion, planning, pools
 from prfaas_operator.reconcile.children import ChildError
 from prfaas_operator.reconcile.context import Context
-from prfaas_operator.reconcile.metering import workers_of
 from prfaas_operator.reconcile.resolution import Pool, ResolutionError, Resolved, bandwidth, resolve
 from prfaas_operator.reconcile.route_status import RouterPods, route_status
 
 RETRY_S = 5.0
 # The short-term loop: with traffic, the threshold is looked at so often.
 REPLAN_S = 5.0
-
-
-# A threshold that is held may have been measured before that, and the status no longer says.
-_FROM_MEASUREMENT = (ThresholdSource.MEASURED, ThresholdSource.HELD)
 
 
 async def reconcile(context: Context, stored: Stored) -> float | None:
@@ -63,7 +58,7 @@ async def reconcile(context: Context, stored: Stored) -> float | None:
         resolved = resolve(context, stored, route)
         if _unsettled(context, resolved):
             return pools.SETTLE_S
-        threshold = _threshold(context, stored, route, resolved)
+        threshold = planning.threshold(context, stored, route, resolved)
         await _publish(context, stored, route, resolved, threshold)
         await _apply(context, stored, route, resolved.decode)
     except ResolutionError as error:
@@ -104,34 +99,6 @@ def _unsettled(context: Context, resolved: Resolved) -> bool:
         if member is not None and not member.settled:
             return True
     return False
-
-
-def _threshold(context: Context, stored: Stored, route: api.InferenceRoute, resolved: Resolved) -> thresholds.Threshold:
-    newest = context.publisher.newest(stored.ref)
-    before = None
-    if newest is not None:
-        before = thresholds.Before(newest.policy.threshold_tokens, route.status.threshold_source in _FROM_MEASUREMENT)
-    traffic = context.publisher.traffic(stored.ref)
-    decode = resolved.decode
-    return thresholds.choose(
-        route.spec.policy.threshold,
-        decode=_side(decode),
-        local=_side(resolved.local) if resolved.local is not None else None,
-        remote=tuple(
-            thresholds.Way(_side(remote.pool), remote.usable_bps, remote.link.metadata.name, remote.pool.view.name)
-            for remote in resolved.remote
-        ),
-        before=before,
-        mix=thresholds.Mix(
-            traffic.lengths if traffic is not None else None,
-            context.answers.output_tokens(workers_of(decode.model, stored.ref.namespace)),
-            traffic.rate_rps if traffic is not None else None,
-        ),
-    )
-
-
-def _side(pool: Pool) -> thresholds.Side:
-    return thresholds.Side(pool.view.profile, pool.desired, pool.ready)
 
 
 async def _publish(
@@ -215,6 +182,8 @@ async def _write(
         version=context.publisher.version(stored.ref),
         reports=context.publisher.reports(stored.ref),
         pods=_routers(context, stored, route, resolved),
+        roles=planning.roles_view(context, stored, route),
+        plan=planning.plan(context, stored, route, resolved, threshold),
     )
     _count(context, stored, status)
     if await context.write_status(stored, status):
