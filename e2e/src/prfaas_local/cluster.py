@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -15,6 +14,7 @@ import httpx
 
 from prfaas_local import binaries, flags, rights
 from prfaas_local.certificates import Authority, kubeconfig
+from prfaas_local.clients import Clients
 from prfaas_local.components import Component, Supervisor
 from prfaas_local.control_plane_files import write_control_plane_files
 from prfaas_local.errors import LocalClusterError
@@ -102,23 +102,16 @@ class Cluster:
 
     def token_kubeconfig(self, namespace: str, service_account: str, duration: str = "720h") -> bytes:
         """Return a kubeconfig with a token of a ServiceAccount."""
-        token = self.kubectl("create", "token", service_account, f"--namespace={namespace}", f"--duration={duration}")
-        return kubeconfig(self.server, self._authority.certificate, {"token": token.strip()}, name=self.name)
+        token = self._clients.token(namespace, service_account, duration)
+        return kubeconfig(self.server, self._authority.certificate, {"token": token}, name=self.name)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run the real kubectl as administrator and return its output.
+        """Run the real kubectl as administrator; see `Clients.kubectl`."""
+        return self._clients.kubectl(*arguments, stdin=stdin)
 
-        Raises:
-            LocalClusterError: it failed; the message is kubectl's own.
-        """
-        command = [str(binaries.find("kubectl")), f"--kubeconfig={self.admin_kubeconfig}", *arguments]
-        try:
-            done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=120)
-        except subprocess.TimeoutExpired as error:
-            raise LocalClusterError(f"kubectl {' '.join(arguments)}: no answer within {error.timeout:.0f} s") from None
-        if done.returncode != 0:
-            raise LocalClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout
+    def helm(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run helm as administrator; see `Clients.helm`."""
+        return self._clients.helm(*arguments, stdin=stdin)
 
     def start(self) -> None:
         """Start etcd and the API server; `wait_ready` does the rest.
@@ -170,6 +163,10 @@ class Cluster:
         """Stop all processes, clients before servers. State stays; `start` brings the cluster back."""
         for name in ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"):
             self.children[name].stop(grace_s)
+
+    @property
+    def _clients(self) -> Clients:
+        return Clients(self.admin_kubeconfig)
 
     @cached_property
     def _authority(self) -> Authority:
