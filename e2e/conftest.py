@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from typing import Any
 import httpx
 import pytest
 
-from prfaas_cli.installation import Installation
-from prfaas_cli.local import make_environment
+from prfaas_cli import providers
+from prfaas_cli.environments import LocalCluster
+from prfaas_cli.installation import ROUTER_PORT, Installation
 from prfaas_cli.manifests import Manifests
 from prfaas_cli.replay import Outcome, replay
 from prfaas_cli.trace import load
 from prfaas_local import processes
-from prfaas_local.cluster import Cluster
 from prfaas_local.errors import LocalClusterError
 
 Json = dict[str, Any]
@@ -34,6 +35,35 @@ MANIFESTS = REPOSITORY / "e2e" / "manifests"
 TRACE = REPOSITORY / "e2e" / "traces" / "mooncake_conversation_600.jsonl"
 NAMESPACE = "prfaas-demo"
 ANSWER_S = 60.0
+PROVIDER = os.environ.get("PRFAAS_E2E_PROVIDER", providers.PROCESSES)
+UP_S = {providers.PROCESSES: 240, providers.KIND: 3600}
+"""How long `prfaas up` may take; on kind it builds images and pulls others."""
+NOT_ON_KIND = {
+    "test_faults.py": "it kills processes of this machine or changes the link, and kind has neither",
+    "test_faults.py::test_bad_requests_get_errors_of_the_openai_kind": None,
+    "test_interruption.py": "it looks for processes of this machine, and kind has containers",
+    "test_link_drop.py": "it changes the link, which is not shaped on kind",
+    "test_placement.py::test_a_gateway_gets_the_decision_that_the_data_path_would_take":
+        "it calls the router's gRPC port by address, and asks for translated addresses",
+    "test_up.py::test_the_trace_is_served_from_both_sides_and_the_numbers_add_up": "nothing measures the link on kind",
+    "test_up.py::test_a_second_environment_is_refused": "it is about loopback addresses",
+}  # fmt: skip
+"""Scenarios, as `FILE` or `FILE::TEST`, that kind has not the means for, and None for those of a FILE that run."""
+if PROVIDER not in UP_S:
+    raise pytest.UsageError(f"PRFAAS_E2E_PROVIDER is {PROVIDER!r}; it may be {' or '.join(UP_S)}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if PROVIDER != providers.KIND:
+        return
+    for item in items:
+        if item.path.parent != Path(__file__).parent:
+            continue
+        # The first one waits for `prfaas up`.
+        item.add_marker(pytest.mark.timeout(2 * UP_S[PROVIDER]), append=False)
+        file, test = item.path.name, getattr(item, "originalname", item.name)
+        if reason := NOT_ON_KIND.get(f"{file}::{test}", NOT_ON_KIND.get(file)):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 class Replay:
@@ -76,16 +106,24 @@ class Installed:
     def __init__(self, state_dir: Path, output: str) -> None:
         self.state_dir = state_dir
         self.output = output
-        self.manifests = Manifests.load(MANIFESTS)
-        self.environment = make_environment(state_dir, self.manifests)
+        # Of everything that an environment of processes has; scenarios that need more than a LocalEnvironment do not run on kind.
+        self.environment: Any
+        self.environment, self.manifests = providers.prepared(PROVIDER, state_dir, Manifests.load(MANIFESTS))
         self.installation = Installation(self.environment, REPOSITORY / "charts", self.manifests)
-        self.url = self.installation.wait_ready()
+        self._url = self.installation.wait_ready()
 
     @property
-    def hub(self) -> Cluster:
+    def url(self) -> str:
+        """Base URL of the router. A forward ends with the router's pod, so the next one may be elsewhere."""
+        if PROVIDER == providers.KIND:
+            return str(self.environment.service_url(*self.installation.router_service, ROUTER_PORT))
+        return self._url
+
+    @property
+    def hub(self) -> LocalCluster:
         return self.environment.hub
 
-    def cluster(self, name: str) -> Cluster:
+    def cluster(self, name: str) -> LocalCluster:
         return self.environment.clusters[name]
 
     def kubectl(self, *arguments: str, cluster: str = "hub") -> str:
@@ -135,11 +173,12 @@ class Installed:
 
     def restore(self) -> None:
         """Bring the environment back to its manifests."""
-        self.link(fault="none", capacityBps=self.manifests.link_capacity_bps)
+        if PROVIDER != providers.KIND:
+            self.link(fault="none", capacityBps=self.manifests.link_capacity_bps)
         for kind in ("PrefillPool", "DecodePool"):
             for item in self.manifests.of_kind(kind):
                 self._restore_size(kind, item)
-        self.kubectl("apply", "-f", str(MANIFESTS))
+        self.kubectl("apply", "-f", str(self.manifests.folder))
         self.wait(self.converged, "the objects to be ready", 90)
 
     def _restore_size(self, kind: str, wanted: Json) -> None:
@@ -173,6 +212,9 @@ class Installed:
         pods = json.loads(self.kubectl("get", "pods", "-o", "json", cluster=cluster))["items"]
         pod = next(item for item in pods if item["metadata"]["name"].startswith(pod_prefix))
         port = pod["metadata"]["annotations"]["prometheus.io/port"]
+        if PROVIDER == providers.KIND:
+            path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}:{port}/proxy/metrics"
+            return self.kubectl("get", "--raw", path, cluster=cluster)
         return httpx.get(f"http://{pod['status']['podIP']}:{port}/metrics", timeout=5, trust_env=False).text
 
     def operator(self) -> str:
@@ -236,15 +278,17 @@ def installed(
 ) -> Iterator[Installed]:
     """What `prfaas up` leaves running after it has served the beginning of the trace."""
     state_dir = tmp_path_factory.mktemp("local")
-    up = prfaas("up", f"--state-dir={state_dir}", "--requests=120", "--speed=4")
+    up = prfaas("up", f"--provider={PROVIDER}", f"--state-dir={state_dir}", "--requests=120", "--speed=4")
     try:
-        output, _ = up.communicate(timeout=240)
+        output, _ = up.communicate(timeout=UP_S[PROVIDER])
         assert up.returncode == 0, output
-        yield Installed(state_dir, output)
+        system = Installed(state_dir, output)
+        with closing(system.environment):
+            yield system
     finally:
         up.kill()
         up.wait()
-        prfaas("down", f"--state-dir={state_dir}").communicate(timeout=60)
+        prfaas("down", f"--state-dir={state_dir}").communicate(timeout=120)
         assert processes.marked(processes.mark_of(state_dir)) == []
 
 

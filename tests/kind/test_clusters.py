@@ -12,17 +12,11 @@ import pytest
 import yaml
 
 from prfaas_local.errors import LocalClusterError
-from prfaas_local.kind.clusters import MOST_CLUSTERS, KindClusters, Ranges, configuration
-from prfaas_local.kind.provider import Image, Provider
+from prfaas_local.kind.clusters import MOST_CLUSTERS, Image, KindClusters, Ranges, configuration
 
 NAMES = ("hub", "east", "west")
 SIM = Image(("prfaas/sim:1", "prfaas/tiny:1"), Path("worker-images/Dockerfile"), Path())
 ROUTER = Image(("prfaas/router:1",), Path("router/Dockerfile"), Path())
-
-
-def test_it_is_a_provider(clusters: KindClusters) -> None:
-    provider: Provider = clusters
-    assert provider.create(["one"]).keys() == {"one"}
 
 
 def test_each_cluster_is_made_from_a_configuration_with_ranges_of_its_own(
@@ -32,6 +26,7 @@ def test_each_cluster_is_made_from_a_configuration_with_ranges_of_its_own(
     folder = clusters.folder
     assert recorder.commands == [
         "docker info --format '{{.ServerVersion}}'",
+        "kind version",
         "kind get clusters",
         *(
             f"kind create cluster --name prfaas-{name} --config={folder / name}.kind.yaml "
@@ -40,7 +35,8 @@ def test_each_cluster_is_made_from_a_configuration_with_ranges_of_its_own(
         ),
     ]
     assert kubeconfigs == {name: folder / f"{name}.kubeconfig" for name in NAMES}
-    assert [path.read_text() for path in kubeconfigs.values()] == [f"of prfaas-{name}" for name in NAMES]
+    contexts = [yaml.safe_load(path.read_text())["contexts"][0]["name"] for path in kubeconfigs.values()]
+    assert contexts == [f"kind-prfaas-{name}" for name in NAMES]
     documents = [yaml.safe_load((folder / f"{name}.kind.yaml").read_text()) for name in NAMES]
     assert documents == [configuration(Ranges.of(number)) for number in range(3)]
     assert documents[0] == {
@@ -56,11 +52,12 @@ def test_no_two_ranges_overlap() -> None:
     networks = [ipaddress.ip_network(text) for each in ranges for text in (each.pods, each.services)]
     assert len(set(networks)) == 2 * MOST_CLUSTERS
     assert {network.prefixlen for network in networks} == {16}
+    assert all(ipaddress.ip_address(each.service_ip) in ipaddress.ip_network(each.services) for each in ranges)
 
 
 def test_kubeconfigs_for_pods_of_other_clusters_are_the_internal_ones(clusters: KindClusters, recorder: Any) -> None:
     clusters.create(NAMES)
-    assert clusters.internal_kubeconfig("west") == b"internal of prfaas-west"
+    assert b"server: https://prfaas-west-control-plane:6443" in clusters.internal_kubeconfig("west")
     assert recorder.commands[-1] == "kind get kubeconfig --internal --name prfaas-west"
 
 
@@ -113,7 +110,8 @@ def test_another_process_finds_and_deletes_what_was_made(clusters: KindClusters,
 def test_a_missing_program_is_named_with_the_way_out(clusters: KindClusters, recorder: Any, program: str) -> None:
     recorder.missing.add(program)
     with pytest.raises(
-        LocalClusterError, match=rf"`{program}` does not run \(No such file or directory\).*local clusters"
+        LocalClusterError,
+        match=rf"(?s)`{program}` does not run \(No such file or directory\); install it.*take the provider `processes`",
     ):
         clusters.create(NAMES)
     assert not clusters.folder.exists()
@@ -122,7 +120,8 @@ def test_a_missing_program_is_named_with_the_way_out(clusters: KindClusters, rec
 def test_docker_without_its_daemon_is_told(clusters: KindClusters, recorder: Any) -> None:
     recorder.failing["docker info"] = "Cannot connect to the Docker daemon"
     with pytest.raises(
-        LocalClusterError, match=r"`docker info .*` failed with status 1:\nCannot connect to the Docker daemon"
+        LocalClusterError,
+        match=r"`docker info .*` failed with status 1:\nCannot connect to the Docker daemon\n.*start it, or take the provider",
     ):
         clusters.create(NAMES)
     assert recorder.matching("kind") == []

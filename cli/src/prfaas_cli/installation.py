@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,15 +12,13 @@ from typing import Any
 
 import httpx
 
+from prfaas_cli.environments import LocalCluster, LocalEnvironment
 from prfaas_cli.manifests import KubeconfigSecret, Manifests
-from prfaas_local import binaries
-from prfaas_local.cluster import Cluster
-from prfaas_local.environment import HUB, Environment
+from prfaas_local.environment import HUB
 from prfaas_local.errors import LocalClusterError
 
 SYSTEM_NAMESPACE = "prfaas-system"
 SERVICE_ACCOUNT = "prfaas-operator"
-OPERATOR_CLUSTER_IP = "127.11.1.1"
 POD_LABELS = {"prfaas_pool": "prfaas.dev/pool", "prfaas_role": "prfaas.dev/role", "prfaas_route": "prfaas.dev/route"}
 """What the operator's queries select by; see docs/architecture.md."""
 ROUTER_PORT = 8080
@@ -31,10 +28,15 @@ _POLL_S = 0.1
 class Installation:
     """PrfaaS in an environment: charts in `charts`, objects in `manifests`."""
 
-    def __init__(self, environment: Environment, charts: Path, manifests: Manifests) -> None:
+    def __init__(self, environment: LocalEnvironment, charts: Path, manifests: Manifests) -> None:
         self.environment = environment
         self._charts = charts
         self._manifests = manifests
+
+    @property
+    def link_capacity_bps(self) -> float:
+        """What the link is said to carry, bit/s."""
+        return self._manifests.link_capacity_bps
 
     @property
     def model(self) -> str:
@@ -56,8 +58,8 @@ class Installation:
                 apply(hub, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
             values = {
                 "tenantNamespaces": list(self._manifests.namespaces),
-                "prometheus": {"url": self.environment.prometheus_url},
-                "service": {"clusterIP": OPERATOR_CLUSTER_IP},
+                "prometheus": {"url": self.environment.prometheus_pod_url},
+                "service": {"clusterIP": self.environment.hub_service_ip},
             }
             self._helm(hub, "prfaas", values)
             for one in pending:
@@ -90,44 +92,35 @@ class Installation:
                 told = "; ".join(f"{kind}: {item['reason']} {item['message']}" for kind, item in conditions.items())
                 raise LocalClusterError(
                     f"the route {route['name']} did not get ready: {told or 'the operator has not seen it'}. "
-                    f"The logs of the pods are in {self.environment.folder}/*/node/pods"
+                    f"The logs of the pods are in {self.environment.pod_logs}"
                 )
             time.sleep(_POLL_S)
 
-    def _router_url(self) -> str | None:
-        """Return where clients find the router, once it answers there."""
-        metadata = self._manifests.route["metadata"]
-        decode = self._manifests.route["spec"]["decodePoolRef"]["name"]
+    @property
+    def router_service(self) -> tuple[str, str, str]:
+        """Cluster, namespace and name of the Service by which clients reach the router."""
+        route = self._manifests.route
+        decode = route["spec"]["decodePoolRef"]["name"]
         cluster = next(
             item["spec"]["clusterRef"]["name"]
             for item in self._manifests.of_kind("DecodePool")
             if item["metadata"]["name"] == decode
         )
-        address = self.environment.clusters[cluster].kubectl(
-            "get",
-            "service",
-            f"{metadata['name']}-router",
-            "-n",
-            metadata["namespace"],
-            "-o",
-            "jsonpath={.spec.clusterIP}",
-        )
-        url = f"http://{address}:{ROUTER_PORT}"
+        return cluster, route["metadata"]["namespace"], f"{route['metadata']['name']}-router"
+
+    def _router_url(self) -> str | None:
+        """Return where clients find the router, once it answers there."""
+        url = self.environment.service_url(*self.router_service, ROUTER_PORT)
         try:
             return url if httpx.get(f"{url}/ready", timeout=2, trust_env=False).is_success else None
         except httpx.TransportError:
             return None
 
-    def _helm(self, cluster: Cluster, chart: str, values: dict[str, Any] | None = None) -> None:
-        command = [
-            str(binaries.find("helm")), "upgrade", "--install", chart, str(self._charts / chart),
-            f"--kubeconfig={cluster.admin_kubeconfig}", f"--namespace={SYSTEM_NAMESPACE}", "--create-namespace", "--values=-",
-        ]  # fmt: skip
-        done = subprocess.run(
-            command, input=json.dumps(values or {}), capture_output=True, text=True, check=False, timeout=120
-        )
-        if done.returncode != 0:
-            raise LocalClusterError(f"helm upgrade --install {chart} in {cluster.name}: {done.stderr.strip()}")
+    def _helm(self, cluster: LocalCluster, chart: str, values: dict[str, Any] | None = None) -> None:
+        cluster.helm(
+            "upgrade", "--install", chart, str(self._charts / chart), f"--namespace={SYSTEM_NAMESPACE}",
+            "--create-namespace", "--values=-", stdin=json.dumps(values or {}),
+        )  # fmt: skip
 
     def _give_kubeconfig(self, secret: KubeconfigSecret) -> None:
         """Put a token of the member's ServiceAccount into the Secret that its MemberCluster names."""
@@ -147,6 +140,6 @@ class Installation:
         )
 
 
-def apply(cluster: Cluster, document: dict[str, Any]) -> None:
+def apply(cluster: LocalCluster, document: dict[str, Any]) -> None:
     """Apply one object."""
     cluster.kubectl("apply", "-f", "-", stdin=json.dumps(document))

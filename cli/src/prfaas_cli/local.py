@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
@@ -17,15 +17,14 @@ import httpx
 import yaml
 from rich.console import Console
 
-from prfaas_cli import observation, replaying, report, trace, tree
-from prfaas_cli.installation import POD_LABELS, Installation
+from prfaas_cli import observation, providers, replaying, report, trace, tree
+from prfaas_cli.environments import LocalEnvironment
+from prfaas_cli.installation import ROUTER_PORT, Installation
 from prfaas_cli.manifests import ManifestError, Manifests
-from prfaas_local.environment import Environment, Settings
 from prfaas_local.errors import LocalClusterError
 
 MANIFESTS = Path("e2e/manifests")
 CHARTS = Path("charts")
-LINK_DELAY_S = 0.001
 ANSWER_S = 120.0
 
 
@@ -42,6 +41,8 @@ state_option = click.option(
 
 @click.command("up")
 @state_option
+@click.option("--provider", type=click.Choice(providers.PROVIDERS), default=providers.PROCESSES, show_default=True,
+              help="Who makes the clusters: this machine's processes, or kind with Docker.")  # fmt: skip
 @click.option("--manifests", "manifest_folder", type=click.Path(path_type=Path), default=MANIFESTS, show_default=True,
               help="Folder of the objects to apply.")  # fmt: skip
 @click.option("--charts", "chart_folder", type=click.Path(path_type=Path), default=CHARTS, show_default=True,
@@ -50,21 +51,15 @@ state_option = click.option(
 @click.option("--replay/--no-replay", "replays", default=True, show_default=True, help="Serve the trace.")
 @click.pass_obj
 def up_command(
-    console: Console, state_dir: Path, manifest_folder: Path, chart_folder: Path, path: Path, limit: int | None,
+    console: Console, state_dir: Path, provider: str, manifest_folder: Path, chart_folder: Path, path: Path, limit: int | None,
     speed: float, replays: bool,
 ) -> None:  # fmt: skip
     """Start a hub and two members, install PrfaaS, and serve a trace. Interrupted, it leaves nothing behind."""
     requests = replaying.load(path, limit) if replays else ()
     try:
-        manifests = Manifests.load(manifest_folder)
-        environment = make_environment(state_dir, manifests)
+        environment, manifests = providers.prepared(provider, state_dir, Manifests.load(manifest_folder))
         installation = Installation(environment, chart_folder, manifests)
-        with _started(environment, console) as begun_s:
-            installation.install(_teller(console, begun_s))
-            url = installation.wait_ready()
-            _first_token(url, installation.model)
-            console.print(f"[bold]first routed token after {time.monotonic() - begun_s:.1f} s[/], router at {url}")
-            summary = _serve(console, installation, url, requests, speed) if replays else None
+        summary = bring_up(console, installation, requests, speed)
     except (LocalClusterError, ManifestError) as error:
         raise click.ClickException(str(error)) from error
     console.print(
@@ -72,8 +67,26 @@ def up_command(
         "(contexts hub, east, west), [bold]prfaas down[/].",
         soft_wrap=True,
     )
+    if provider == providers.KIND:
+        cluster, namespace, service = installation.router_service
+        console.print(
+            f"The router: kubectl --context={cluster} port-forward -n {namespace} service/{service} {ROUTER_PORT}",
+            soft_wrap=True,
+        )
     if summary is not None and summary.errors:
         sys.exit(1)
+
+
+def bring_up(
+    console: Console, installation: Installation, requests: tuple[trace.TraceRequest, ...], speed: float
+) -> report.ReplaySummary | None:
+    """Start the environment of an installation, install, and serve the requests, if there are any."""
+    with _started(installation.environment, console) as begun_s:
+        installation.install(_teller(console, begun_s))
+        url = installation.wait_ready()
+        _first_token(url, installation.model)
+        console.print(f"[bold]first routed token after {time.monotonic() - begun_s:.1f} s[/], router at {url}")
+        return _serve(console, installation, url, requests, speed) if requests else None
 
 
 @click.command("status")
@@ -81,9 +94,9 @@ def up_command(
 @click.pass_obj
 def status_command(console: Console, state_dir: Path) -> None:
     """Show the objects of the local environment as a tree."""
-    environment = _existing(state_dir)
+    environment = providers.existing(state_dir)
     try:
-        environment.supervisor.status()
+        environment.check_running()
         console.print(tree.draw(environment))
     except LocalClusterError as error:
         raise click.ClickException(str(error)) from error
@@ -95,8 +108,11 @@ def status_command(console: Console, state_dir: Path) -> None:
 @click.pass_obj
 def down_command(console: Console, state_dir: Path, keep_state: bool) -> None:
     """Stop everything of the local environment, and remove its state."""
-    with console.status("stopping"):
-        left = _existing(state_dir).stop()
+    try:
+        with console.status("stopping"):
+            left = providers.existing(state_dir).stop()
+    except LocalClusterError as error:
+        raise click.ClickException(str(error)) from error
     if left:
         console.print(f"{left} processes had outlived their supervisor and were stopped")
     if not keep_state:
@@ -104,27 +120,18 @@ def down_command(console: Console, state_dir: Path, keep_state: bool) -> None:
     console.print("nothing is running" + (f"; state is kept in {state_dir}" if keep_state else ""))
 
 
-def make_environment(folder: Path, manifests: Manifests, link_delay_s: float = LINK_DELAY_S) -> Environment:
-    """Return the environment for manifests, whose KVLink says what the link between the members carries."""
-    return Environment(folder, Settings(manifests.link_capacity_bps, link_delay_s, POD_LABELS))
-
-
-def _existing(folder: Path) -> Environment:
-    """Return an environment to look at or to stop; its settings do not matter for that."""
-    return Environment(folder, Settings(1e9, 0.0, POD_LABELS))
-
-
 @contextmanager
-def _started(environment: Environment, console: Console) -> Iterator[float]:
+def _started(environment: LocalEnvironment, console: Console) -> Iterator[float]:
     """Start the environment unless it runs, and yield when that began; what was started ends if the work does not succeed."""
     begun_s = time.monotonic()
     try:
-        environment.supervisor.status()
+        environment.check_running()
     except LocalClusterError:
         pass
     else:
         console.print("the environment is running; installing into it")
-        yield begun_s
+        with closing(environment):
+            yield begun_s
         return
     cancelled = threading.Event()
     before = signal.signal(signal.SIGTERM, _interrupt)
@@ -132,15 +139,24 @@ def _started(environment: Environment, console: Console) -> Iterator[float]:
         environment.start(_teller(console, begun_s), cancelled.is_set)
         _write_kubeconfig(environment)
         yield begun_s
-        environment.supervisor.detach()
+        environment.detach()
+        environment.close()
     except BaseException as error:
         cancelled.set()
         if isinstance(error, KeyboardInterrupt):
             console.print("interrupted; stopping everything")
-        environment.stop(grace_s=2.0)
+        _stop(environment, console)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _stop(environment: LocalEnvironment, console: Console) -> None:
+    """Stop what an error ends, which stays the error to tell."""
+    try:
+        environment.stop(grace_s=2.0)
+    except LocalClusterError as left:
+        console.print(f"[red]not everything is stopped; try again with[/] prfaas down: {left}", highlight=False)
 
 
 def _interrupt(*_: object) -> None:
@@ -152,12 +168,15 @@ def _teller(console: Console, begun_s: float) -> Callable[[str], None]:
     return lambda line: console.print(f"[dim]{time.monotonic() - begun_s:6.1f} s[/]  {line}", highlight=False)
 
 
-def _write_kubeconfig(environment: Environment) -> None:
+def _write_kubeconfig(environment: LocalEnvironment) -> None:
     """Write one kubeconfig with a context for each cluster, of which the hub is the current one."""
     merged: dict[str, object] = {"apiVersion": "v1", "kind": "Config", "current-context": environment.hub.name}
     parts = [yaml.safe_load(cluster.admin_kubeconfig.read_text()) for cluster in environment.clusters.values()]
-    for section in ("clusters", "users", "contexts"):
+    for section in ("clusters", "users"):
         merged[section] = [entry for part in parts for entry in part[section]]
+    merged["contexts"] = [
+        part["contexts"][0] | {"name": name} for name, part in zip(environment.clusters, parts, strict=True)
+    ]
     path = environment.folder / "kubeconfig"
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump(merged, sort_keys=False), encoding="utf-8")
@@ -191,14 +210,13 @@ def _serve(
     requests: tuple[trace.TraceRequest, ...],
     speed: float,
 ) -> report.ReplaySummary:
-    environment = installation.environment
     start_s = time.time()
     summary = replaying.run(console, url, installation.model, requests, speed, ANSWER_S)
     try:
         seen = observation.observe(
-            environment.prometheus_url, start_s, time.time(), environment.settings.link_capacity_bps
+            installation.environment.prometheus_url, start_s, time.time(), installation.link_capacity_bps
         )
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, LocalClusterError) as error:
         console.print(f"[red]Prometheus does not answer[/] ({error}); link and replicas are not known")
     else:
         report.print_observation(console, seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,24 @@ class Manifests:
         if not objects:
             raise ManifestError(f"{folder} holds no manifests (*.yaml); run this from a clone or give the folder")
         return cls(folder, tuple(objects))
+
+    def with_plain_addresses(self) -> Manifests:
+        """Return them for clusters that reach each other's pods by address: nothing is translated, no address is chosen."""
+        objects = copy.deepcopy(self.objects)
+        for item in objects:
+            match item.get("kind"):
+                case "KVLink":
+                    item["spec"].pop("addressTranslation", None)
+                case "InferenceRoute":
+                    ((item["spec"].get("router") or {}).get("service") or {}).pop("clusterIP", None)
+        return Manifests(self.folder, objects)
+
+    def written(self, folder: Path) -> Manifests:
+        """Write them into a folder of their own and return them as they are there."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        text = yaml.safe_dump_all(self.objects, sort_keys=False)
+        (folder / "objects.yaml").write_text(text, encoding="utf-8")
+        return Manifests(folder, self.objects)
 
     def of_kind(self, kind: str) -> Iterator[dict[str, Any]]:
         """Yield the objects of one kind."""

@@ -40,9 +40,9 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Link in bit/s towards the decode cluster, and workers by pool."""
+    """Link in bit/s towards the decode cluster, None when nothing measures it, and workers by pool."""
 
-    link: Series
+    link: Series | None
     link_capacity_bps: float
     pools: tuple[Series, ...]
 
@@ -56,7 +56,7 @@ def observe(prometheus_url: str, start_s: float, end_s: float, link_capacity_bps
     link = _range(prometheus_url, _LINK, start_s, end_s)
     pools = _range(prometheus_url, _POOLS, start_s, end_s)
     return Observation(
-        link=link[0] if link else Series("link", ()),
+        link=link[0] if link else None,
         link_capacity_bps=link_capacity_bps,
         pools=tuple(sorted(pools, key=lambda series: series.name)),
     )

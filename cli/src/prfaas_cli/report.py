@@ -124,11 +124,14 @@ def print_summary(console: Console, summary: ReplaySummary) -> None:
 
 def print_observation(console: Console, seen: Observation) -> None:
     """Print the use of the link, and the workers of each pool over time."""
-    console.print(
-        f"link: mean [bold]{seen.link.mean / 1e9:.3f}[/], peak [bold]{seen.link.peak / 1e9:.3f}[/] of "
-        f"{seen.link_capacity_bps / 1e9:.3f} Gbit/s",
-        soft_wrap=True,
-    )
+    if seen.link is None:
+        console.print("link: no numbers, because nothing measures it here", soft_wrap=True)
+    else:
+        console.print(
+            f"link: mean [bold]{seen.link.mean / 1e9:.3f}[/], peak [bold]{seen.link.peak / 1e9:.3f}[/] of "
+            f"{seen.link_capacity_bps / 1e9:.3f} Gbit/s",
+            soft_wrap=True,
+        )
     workers = Table("pool", "workers over time")
     for pool in seen.pools:
         workers.add_row(

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
-from prfaas_local.environment import Environment
+from prfaas_cli.environments import LocalEnvironment
 from prfaas_local.errors import LocalClusterError
 
 Json = dict[str, Any]
@@ -17,7 +17,7 @@ _COLOURS = {"True": "green", "False": "red"}
 _KINDS = ("memberclusters", "kvlinks", "inferenceroutes", "prefillpools", "decodepools")
 
 
-def draw(environment: Environment) -> Tree:
+def draw(environment: LocalEnvironment) -> Tree:
     """Return the tree of all objects, as they are now.
 
     Raises:
@@ -66,7 +66,7 @@ def draw(environment: Environment) -> Tree:
     return tree
 
 
-def _pods(environment: Environment) -> list[Json]:
+def _pods(environment: LocalEnvironment) -> list[Json]:
     """Return the pods of all members; those of a member that is away are left out."""
     found: list[Json] = []
     for cluster in environment.clusters.values():

@@ -90,6 +90,21 @@ class Environment:
         return f"http://{PROMETHEUS_ADDRESS}"
 
     @property
+    def prometheus_pod_url(self) -> str:
+        """Base URL of Prometheus as pods of the hub reach it, which is the same here."""
+        return self.prometheus_url
+
+    @property
+    def hub_service_ip(self) -> str:
+        """An address for a Service of the hub that has to be known in advance."""
+        return f"127.{self.hub.network.services}.1.1"
+
+    @property
+    def pod_logs(self) -> str:
+        """Where the output of pods is, for messages."""
+        return f"{self.folder}/*/node/pods"
+
+    @property
     def link_url(self) -> str:
         """Base URL of the link's control API."""
         return f"http://{LINK_ADDRESS}"
@@ -120,6 +135,28 @@ class Environment:
         self._wait_answers(f"{self.prometheus_url}/-/ready", self.prometheus, cancelled)
         self._wait_answers(f"{self.link_url}/ready", self.link, cancelled)
         progress("link and Prometheus are ready")
+
+    def check_running(self) -> None:
+        """Raise `LocalClusterError` when it does not run."""
+        self.supervisor.status()
+
+    def detach(self) -> None:
+        """Let the environment go on when this process ends."""
+        self.supervisor.detach()
+
+    def service_url(self, cluster: str, namespace: str, name: str, port: int) -> str:
+        """Return the base URL by which this machine reaches a Service.
+
+        Raises:
+            LocalClusterError: there is no such Service.
+        """
+        address = self.clusters[cluster].kubectl(
+            "get", "service", name, "-n", namespace, "-o", "jsonpath={.spec.clusterIP}"
+        )
+        return f"http://{address}:{port}"
+
+    def close(self) -> None:
+        """Let go of what only this process needs, which is nothing: Services have addresses of this machine."""
 
     def stop(self, grace_s: float = 5.0) -> int:
         """Stop everything, pods too; return how many processes were left over and had to be looked for."""

@@ -31,26 +31,39 @@ def grant(client: httpx.Client) -> None:
         answer.raise_for_status()
 
 
+def pod_reader(namespace: str, service_account: str) -> list[dict[str, Any]]:
+    """Return the role that may read pods, and what gives it to a ServiceAccount."""
+    subject = {"kind": "ServiceAccount", "namespace": namespace, "name": service_account}
+    return [_pod_readers(), _binding(POD_READERS, POD_READERS, subject)]
+
+
 def _objects() -> list[dict[str, Any]]:
-    role = {
+    return [
+        _pod_readers(),
+        _binding("prfaas-local:nodes", "system:node", _group(NODES)),
+        _binding("prfaas-local:node-proxiers", "system:node-proxier", _group(NODES)),
+        _binding(POD_READERS, POD_READERS, _group(POD_READERS)),
+    ]
+
+
+def _pod_readers() -> dict[str, Any]:
+    return {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "ClusterRole",
         "metadata": {"name": POD_READERS},
         "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}],
     }
-    return [
-        role,
-        _binding("prfaas-local:nodes", "system:node", NODES),
-        _binding("prfaas-local:node-proxiers", "system:node-proxier", NODES),
-        _binding(POD_READERS, POD_READERS, POD_READERS),
-    ]
 
 
-def _binding(name: str, role: str, group: str) -> dict[str, Any]:
+def _group(name: str) -> dict[str, str]:
+    return {"apiGroup": _RBAC, "kind": "Group", "name": name}
+
+
+def _binding(name: str, role: str, subject: dict[str, str]) -> dict[str, Any]:
     return {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "ClusterRoleBinding",
         "metadata": {"name": name},
         "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": role},
-        "subjects": [{"apiGroup": _RBAC, "kind": "Group", "name": group}],
+        "subjects": [subject],
     }

@@ -9,6 +9,7 @@ removed after it is gone, so another process with the same folder can delete the
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -17,9 +18,9 @@ from pathlib import Path
 
 import yaml
 
+from prfaas_local.clients import Run
 from prfaas_local.errors import LocalClusterError
-from prfaas_local.kind.commands import Commands, Run
-from prfaas_local.kind.provider import Image
+from prfaas_local.kind.commands import WAY_OUT, Commands
 
 CREATE_TIMEOUT_S = 600.0
 """Docker may have to pull the node's image."""
@@ -29,6 +30,21 @@ MOST_CLUSTERS = 50
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
 _SUFFIX = ".kind.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A container image.
+
+    Attributes:
+        references: its names, `NAME:TAG`, at least one.
+        dockerfile: what it is built from.
+        context: folder whose files the build may copy.
+    """
+
+    references: tuple[str, ...]
+    dockerfile: Path
+    context: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +59,14 @@ class Ranges:
         """Return the ranges of a cluster by its number, from 0 to `MOST_CLUSTERS` - 1."""
         return cls(pods=f"10.{100 + number}.0.0/16", services=f"10.{150 + number}.0.0/16")
 
+    @property
+    def service_ip(self) -> str:
+        """A Service's address that has to be known in advance: of the first 256, which a cluster does not pick by itself."""
+        return str(ipaddress.ip_network(self.services)[200])
+
 
 class KindClusters:
-    """A `Provider`.
+    """Makes clusters, and takes them away.
 
     Args:
         folder: for configurations and kubeconfigs; made when missing.
@@ -63,6 +84,18 @@ class KindClusters:
         """The clusters that were made and not deleted."""
         return sorted(path.name.removesuffix(_SUFFIX) for path in self.folder.glob(f"*{_SUFFIX}"))
 
+    def kubeconfig(self, name: str) -> Path:
+        """Return the path of an administrator's kubeconfig for this machine; it is there once the cluster is made."""
+        return self.folder / f"{name}.kubeconfig"
+
+    def check(self) -> None:
+        """Raise `LocalClusterError` with the way out when Docker or kind is missing."""
+        try:
+            self._commands.output("docker", "info", "--format", "{{.ServerVersion}}")
+        except LocalClusterError as error:
+            raise LocalClusterError(f"{error}\nkind needs a running Docker engine: start it, {WAY_OUT}") from error
+        self._commands.output("kind", "version")
+
     def create(self, names: Sequence[str]) -> dict[str, Path]:
         """Make clusters and return the path of an administrator's kubeconfig for each, which works on this machine.
 
@@ -73,7 +106,7 @@ class KindClusters:
                 a command failed.
         """
         _check(names)
-        self._commands.output("docker", "info", "--format", "{{.ServerVersion}}")
+        self.check()
         existing = set(self._commands.output("kind", "get", "clusters").split())
         for name in names:
             if self._kind_name(name) in existing:
@@ -93,7 +126,7 @@ class KindClusters:
             except LocalClusterError as left:
                 error.add_note(f"{left}")
             raise
-        return {name: self._kubeconfig(name) for name in names}
+        return {name: self.kubeconfig(name) for name in names}
 
     def internal_kubeconfig(self, name: str) -> bytes:
         """Return an administrator's kubeconfig that works from the containers of the other clusters."""
@@ -137,7 +170,7 @@ class KindClusters:
     def _create(self, name: str, ranges: Ranges) -> None:
         path = self._configuration(name)
         path.write_text(yaml.safe_dump(configuration(ranges), sort_keys=False), encoding="utf-8")
-        kubeconfig = self._kubeconfig(name)
+        kubeconfig = self.kubeconfig(name)
         # kind adds to a file that is there.
         kubeconfig.unlink(missing_ok=True)
         self._commands.output(
@@ -150,13 +183,13 @@ class KindClusters:
         for name in names:
             try:
                 self._commands.output(
-                    "kind", "delete", "cluster", *self._named(name), f"--kubeconfig={self._kubeconfig(name)}"
+                    "kind", "delete", "cluster", *self._named(name), f"--kubeconfig={self.kubeconfig(name)}"
                 )  # fmt: skip
             except LocalClusterError as error:
                 failures.append(f"{self._kind_name(name)} is left over: {error}")
             else:
                 self._configuration(name).unlink(missing_ok=True)
-                self._kubeconfig(name).unlink(missing_ok=True)
+                self.kubeconfig(name).unlink(missing_ok=True)
         if failures:
             raise LocalClusterError("\n".join(failures))
 
@@ -178,9 +211,6 @@ class KindClusters:
 
     def _configuration(self, name: str) -> Path:
         return self.folder / f"{name}{_SUFFIX}"
-
-    def _kubeconfig(self, name: str) -> Path:
-        return self.folder / f"{name}.kubeconfig"
 
 
 def configuration(ranges: Ranges) -> dict[str, object]:

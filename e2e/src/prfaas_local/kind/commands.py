@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Sequence
-from typing import Protocol
 
+from prfaas_local.clients import Run
 from prfaas_local.errors import LocalClusterError
 
-_ADVICE = {
-    "docker": "kind needs Docker: install it, or take the local clusters, which need no containers",
-    "kind": "install it from https://kind.sigs.k8s.io, or take the local clusters, which need no containers",
-}
+WAY_OUT = "or take the provider `processes`, which needs no containers"
+_ADVICE = {"kind": f"install it from https://kind.sigs.k8s.io, {WAY_OUT}"}
 _TAIL_CHARACTERS = 3000
-
-
-class Run(Protocol):
-    """`subprocess.run`, as far as it is used here."""
-
-    def __call__(
-        self, arguments: Sequence[str], /, *, capture_output: bool, text: bool, check: bool, timeout: float
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
 
 
 class Commands:
@@ -39,7 +27,7 @@ class Commands:
         """
         program, shown = arguments[0], shlex.join(arguments)
         try:
-            done = self._run(arguments, capture_output=True, text=True, check=False, timeout=timeout_s)
+            done = self._run(arguments, input=None, capture_output=True, text=True, check=False, timeout=timeout_s)
         except OSError as error:
             advice = _ADVICE.get(program, "install it")
             raise LocalClusterError(f"`{program}` does not run ({error.strerror}); {advice}") from error
