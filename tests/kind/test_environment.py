@@ -23,7 +23,8 @@ def test_the_steps_are_taken_in_order(environment: KindEnvironment, recorder: An
     places = [next(index for index, command in enumerate(recorder.commands) if words in command) for words in order]
     assert places == sorted(places)
     assert lines[1:] == [
-        "the clusters hub, east, west are made", "images are built and loaded", "networks are connected", "Prometheus is ready"
+        "making the clusters hub, east, west", "building and loading images", "connecting the networks",
+        "starting Prometheus", "Prometheus is ready",
     ]  # fmt: skip
     environment.check_running()
 

@@ -111,21 +111,22 @@ class KindEnvironment:
             LocalClusterError: Docker or kind is missing, or a step failed.
         """
         self._kind.check()
-        progress("Docker and kind are there; kubectl and helm are built the first time, which takes minutes")
+        progress("Docker and kind are there; looking for kubectl and helm, which are built the first time")
         for program in ("kubectl", "helm"):
             self._find(program)
         # A killed process may have left some.
         self._kind.delete()
-        for step, done in (
-            (lambda: self._kind.create(NAMES), f"the clusters {', '.join(NAMES)} are made"),
-            (lambda: self._kind.load_images(self._settings.images), "images are built and loaded"),
-            (self._kind.connect_networks, "networks are connected"),
-            (self._start_prometheus, "Prometheus is ready"),
+        for line, step in (
+            (f"making the clusters {', '.join(NAMES)}", lambda: self._kind.create(NAMES)),
+            ("building and loading images", lambda: self._kind.load_images(self._settings.images)),
+            ("connecting the networks", self._kind.connect_networks),
+            ("starting Prometheus", self._start_prometheus),
         ):
             if cancelled():
                 raise LocalClusterError("making the environment was cancelled")
+            progress(line)
             step()
-            progress(done)
+        progress("Prometheus is ready")
         self._complete.touch()
 
     def detach(self) -> None:
