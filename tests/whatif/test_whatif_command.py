@@ -121,6 +121,11 @@ def test_a_load_that_is_too_high_is_called_so(manifests):
     assert variant["throughputRps"] < variant["arrivingRps"]
 
 
+def test_a_handful_of_requests_is_no_load(manifests):
+    found = answer(manifests, "--threshold", "0", speed=0.1, requests=4)
+    assert "keep up" not in found["variants"][0]["verdict"]
+
+
 def test_together_is_all_changes_at_once(manifests):
     changes = ("--threshold", "3000", "--link", "west-to-east=0.02")
     one, other, both = answer(manifests, *changes, "--together")["variants"]

@@ -15,7 +15,9 @@ from prfaas_core.simulation.results import CODES
 _MATTERS = 0.02
 """Relative change of a time below which nothing is claimed."""
 _KEEPS_UP = 0.9
-"""Part of the arriving rate that has to be answered while requests arrive."""
+"""Part of the arriving rate that has to be answered while requests arrive, unless waits do not grow."""
+_GROWS = 2.0
+"""Mean wait of the last quarter of the requests over that of the first from which waits are said to grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Outcome:
         requests, failed: that arrived; those that got no token.
         arriving_rps, throughput_rps: requests a second, from the first arrival to the last: that arrived, and that got their
             first token within that time.
+        grows: whether late requests wait much longer than early ones.
         ttft: of all; `sides` by where the prefill ran.
         remote_share: part of all requests whose prefill ran in another cluster.
     """
@@ -69,10 +72,16 @@ class Outcome:
     failed: int
     arriving_rps: float
     throughput_rps: float
+    grows: bool
     ttft: Times
     sides: tuple[tuple[str, Times], ...]
     remote_share: float
     links: tuple[LinkUse, ...]
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether requests are answered as fast as they arrive."""
+        return not self.grows or self.throughput_rps >= _KEEPS_UP * self.arriving_rps
 
     @property
     def cost(self) -> float:
@@ -109,6 +118,7 @@ def simulate(variant: Variant) -> Outcome:
         failed=summary.failed,
         arriving_rps=summary.requests / span_s,
         throughput_rps=summary.throughput_rps,
+        grows=_grows([value for value in result.ttft_s if not math.isnan(value)]),
         ttft=Times.of([value for values in by_side.values() for value in values]),
         sides=tuple((CODES[code].value, Times.of(values)) for code, values in sorted(by_side.items())),
         remote_share=summary.remote_share,
@@ -134,8 +144,8 @@ def verdict(outcome: Outcome, base: Outcome) -> str:
     """Return one sentence on what a variant does in comparison with the baseline."""
     if outcome.failed > base.failed:
         return f"{outcome.failed} of {outcome.requests} requests get no answer ({base.failed} before)."
-    if outcome.throughput_rps < _KEEPS_UP * outcome.arriving_rps:
-        also = ", nor does the baseline" if base.throughput_rps < _KEEPS_UP * base.arriving_rps else ""
+    if not outcome.keeps_up:
+        also = ", nor does the baseline" if not base.keeps_up else ""
         return (
             f"It does not keep up{also}: {outcome.throughput_rps:.3g} of {outcome.arriving_rps:.3g} requests/s get their first "
             f"token while requests arrive; TTFT P90 {outcome.ttft.p90_s:.3g} s."
@@ -164,6 +174,11 @@ def verdict(outcome: Outcome, base: Outcome) -> str:
 def of_record(recorded: Recorded) -> Times:
     """Return the times that a log says."""
     return Times.of(recorded.ttft_s)
+
+
+def _grows(ttft_s: Sequence[float]) -> bool:
+    quarter = len(ttft_s) // 4
+    return quarter > 0 and sum(ttft_s[-quarter:]) > _GROWS * sum(ttft_s[:quarter])
 
 
 def _moved(what: str, relative: float) -> str:

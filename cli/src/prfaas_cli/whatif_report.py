@@ -76,7 +76,7 @@ def print_tables(
 
 def _table(title: str, name: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(name, overflow="fold", min_width=16)
+    table.add_column(name, overflow="fold", min_width=12)
     for column in columns:
         table.add_column(column, justify="left" if column == "prefill" else "right", no_wrap=True)
     return table
