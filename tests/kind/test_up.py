@@ -147,11 +147,12 @@ def test_an_interrupt_leaves_nothing(
 
 def test_what_cannot_be_cleaned_up_is_told_beside_the_failure(installation: Installation, recorder: Any) -> None:
     recorder.failing["docker build"] = "no space left"
-    recorder.failing["delete cluster --name prfaas-hub"] = "docker hangs"
+    recorder.failing["delete cluster --name prfaas-hub"] = "[internal] docker hangs"
     output = io.StringIO()
     with pytest.raises(LocalClusterError, match="no space left"):
         bring_up(installation, output)
     assert "not everything is stopped; try again with prfaas down: prfaas-hub is left over" in output.getvalue()
+    assert "[internal] docker hangs" in output.getvalue()
     assert recorder.clusters == {"prfaas-hub"}
 
 

@@ -16,6 +16,7 @@ import click
 import httpx
 import yaml
 from rich.console import Console
+from rich.markup import escape
 
 from prfaas_cli import observation, providers, replaying, report, trace, tree
 from prfaas_cli.environments import LocalEnvironment
@@ -156,7 +157,9 @@ def _stop(environment: LocalEnvironment, console: Console) -> None:
     try:
         environment.stop(grace_s=2.0)
     except LocalClusterError as left:
-        console.print(f"[red]not everything is stopped; try again with[/] prfaas down: {left}", highlight=False)
+        console.print(
+            f"[red]not everything is stopped; try again with[/] prfaas down: {escape(str(left))}", highlight=False
+        )
 
 
 def _interrupt(*_: object) -> None:
