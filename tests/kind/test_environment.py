@@ -72,11 +72,15 @@ def test_this_machine_reaches_the_api_server_and_services_by_ways_of_its_own(
     assert spawner.processes[0].poll() is not None
 
 
-def test_another_object_sees_it_and_deletes_it(environment: KindEnvironment, recorder: Any) -> None:
+def test_stopping_deletes_the_clusters_and_ends_forwards(
+    environment: KindEnvironment, recorder: Any, spawner: Any
+) -> None:
     with pytest.raises(LocalClusterError, match="is not running"):
         environment.check_running()
     start(environment)
+    assert environment.prometheus_url
     assert environment.stop(0.1) == 0
+    assert spawner.processes[0].poll() is not None
     assert recorder.clusters == set()
     assert not environment.exists
     with pytest.raises(LocalClusterError, match="is not running"):
