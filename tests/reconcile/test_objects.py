@@ -44,7 +44,7 @@ def ref(text):
         ("PrefillPool/west-prefill", {"InferenceRoute/chat"}),
         ("DecodePool/east-decode", {"InferenceRoute/chat"}),
         ("KVLink/west-to-east", {"InferenceRoute/chat"}),
-        ("InferenceRoute/chat", {"DecodePool/east-decode"}),
+        ("InferenceRoute/chat", {"DecodePool/east-decode", "PrefillPool/east-prefill"}),
         ("MemberCluster/unknown", set()),
     ],
 )

@@ -292,13 +292,9 @@ class Hub:
     def _roles_changed(self, ref: Ref, to_decode: int, why: str) -> None:
         self.context.queue.add(ref)
         stored = self.context.store.get(ref)
-        if not to_decode or stored is None or not isinstance(stored.model, api.InferenceRoute):
-            return
-        local, decode = stored.model.spec.local_prefill_pool_ref, stored.model.spec.decode_pool_ref
-        self.context.touch(Ref(api.DecodePool.__name__, ref.namespace, decode.name))
-        if local is not None:
-            self.context.touch(Ref(api.PrefillPool.__name__, ref.namespace, local.name))
-        self.context.events.record(stored, EventType.NORMAL, "RoleChanged", why)
+        if to_decode and stored is not None:
+            self.context.touch(ref)
+            self.context.events.record(stored, EventType.NORMAL, "RoleChanged", why)
 
     async def _keep(self, route: Ref, snapshot: pb.Snapshot) -> None:
         stored = self.context.store.get(route)

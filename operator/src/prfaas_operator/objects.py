@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from prfaas_operator import api
+from prfaas_operator.api.route_plan import RolesMode
 from prfaas_operator.children.metadata import Owner
 from prfaas_operator.clusters.cache import resource_version
 
@@ -129,8 +130,8 @@ class ObjectStore:
     def dependents(self, ref: Ref) -> set[Ref]:
         """Return the objects whose reconciliation reads `ref`, itself included.
 
-        A route reads everything below it, and a decode pool carries the sidecars of its routes, so the answer is closed
-        over both.
+        A route reads everything below it; a decode pool carries the sidecars of its routes, and exchanges instances with the
+        local prefill pool as they say. So the answer is closed over all of these.
         """
         found = {ref}
         for other in self._objects.values():
@@ -141,11 +142,21 @@ class ObjectStore:
             if isinstance(other.model, api.InferenceRoute) and other.ref.namespace == ref.namespace:
                 if any(_refers(other.model, pool) for pool in pools):
                     found.add(other.ref)
+                    if other.model.spec.policy.roles.mode is RolesMode.AUTO:
+                        found |= _side_by_side(other.ref, other.model)
                 if other.ref == ref:
-                    found.add(Ref(api.DecodePool.__name__, ref.namespace, other.model.spec.decode_pool_ref.name))
+                    found |= _side_by_side(other.ref, other.model)
                 if ref.kind == api.KVLink.__name__:
                     found.add(other.ref)
         return found
+
+
+def _side_by_side(ref: Ref, route: api.InferenceRoute) -> set[Ref]:
+    """Return the pools of a route in the decode cluster."""
+    found = {Ref(api.DecodePool.__name__, ref.namespace, route.spec.decode_pool_ref.name)}
+    if route.spec.local_prefill_pool_ref is not None:
+        found.add(Ref(api.PrefillPool.__name__, ref.namespace, route.spec.local_prefill_pool_ref.name))
+    return found
 
 
 def _refers(model: api.Resource | None, ref: Ref) -> bool:
