@@ -222,5 +222,5 @@ def test_prices_that_waver_make_no_new_configuration():
     """Clearly other prices do, and so does another threshold."""
     first = priced(1.0)
     assert digest(priced(1.2, first)) == digest(first)
-    assert digest(priced(1.4, first)) != digest(first)
+    assert digest(priced(1.6, first)) != digest(first)
     assert priced(1.2, first, threshold_tokens=2000).local_prefill.price == pytest.approx(2.4)

@@ -321,3 +321,38 @@ def test_a_slow_link_that_routers_report_raises_the_threshold_until_it_recovers(
     report(usable_bps)
     router.wait(lambda found: found.version > slow.version and found.policy == before.policy, "the old threshold", 10)
     serving.wait("KVLink/west-to-east", capacity("Nominal"), "the recovery")
+
+
+def test_lengths_that_waver_write_nothing(serving, connect, operator):
+    """Measured lengths are never twice the same. The plan says so only when it matters."""
+    router = connect()
+    router.wait(complete, "a complete snapshot")
+    done = 'prfaas_operator_reconciliations_total{kind="InferenceRoute",result="done"}'
+
+    def report(count):
+        lengths = [(500 * 2**step, count + step) for step in range(7)]
+        buckets = [pb.LengthBucket(index=bucket_of(each), count=many, tokens=many * each) for each, many in lengths]
+        router.send(pb.RouterMessage(traffic=pb.Traffic(uncached_lengths=buckets)))
+
+    report(130.0)
+    planned = serving.wait(
+        ROUTE,
+        lambda found: (
+            found["status"].get("plan", {}).get("source") == "Measured" and found["status"]["routersReady"] == "1/1"
+        ),
+        "a plan from what is measured",
+    )
+    plan = planned["status"]["plan"]
+    assert plan["measuredRequestsPerSecond"] == pytest.approx(10.8, rel=0.01)
+    assert plan["expectedRequestsPerSecond"] > 0
+    assert plan["message"] in serving.client.cluster.kubectl(
+        "get", "iroute", "chat", "-n", serving.namespace, "-o", "wide"
+    )
+    start = operator.metric(done)
+    report(140.0)
+    end_s = time.monotonic() + 30
+    while operator.metric(done) < start + 2:
+        assert time.monotonic() < end_s, "the route is not looked at"
+    after = serving.get(ROUTE)
+    assert after["status"] == planned["status"]
+    assert after["metadata"]["resourceVersion"] == planned["metadata"]["resourceVersion"]

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from prfaas_operator import api
 from prfaas_operator.api.route_plan import ThresholdSource
 from prfaas_operator.configuration.threshold import Threshold
-from prfaas_operator.reconcile.plan_status import Sizes, plan
+from prfaas_operator.reconcile.plan_status import Sizes, plan, prediction
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FOUND = Threshold(
@@ -47,6 +48,39 @@ def test_the_effect_of_a_change_is_said_once_when_it_can_be_known():
     changed = plan(known, replace(FOUND, tokens=6000), SIZES, 15.0, NOW + timedelta(seconds=600))
     assert (changed.measured_gain, changed.requests_per_second_before) == (None, 15.0)
     assert changed.changed_time == NOW + timedelta(seconds=600)
+
+
+def status(**changes):
+    found = {
+        "threshold_tokens": 5000,
+        "threshold_source": ThresholdSource.MEASURED,
+        "predicted_requests_per_second": 30.0,
+    }
+    return api.InferenceRouteStatus(**found | {"threshold_why": WHY} | changes)
+
+
+WHY = "32 requests/s with 4 workers, the link binds; 5100 would carry less than 3% more"
+
+
+@pytest.mark.parametrize(
+    ("before", "why", "rate", "kept"),
+    [
+        (status(), WHY, 30.0, True),
+        (status(), WHY.replace("32", "33").replace("5100", "4900"), 31.0, True),
+        (status(), WHY.partition(";")[0], 31.0, True),
+        (status(), WHY, 40.0, False),
+        (status(), WHY, None, False),
+        (status(predicted_requests_per_second=None), WHY, 30.0, False),
+        (status(), WHY.replace("the link", "decode"), 30.0, False),
+        (status(), WHY.replace("4 workers", "5 workers"), 30.0, False),
+        (status(threshold_tokens=4000), WHY.replace("32", "33"), 30.0, False),
+        (status(), "the decode pool has no workers", 30.0, False),
+    ],
+)
+def test_the_reason_of_a_threshold_is_written_again_when_it_is_another(before, why, rate, kept):
+    """Figures that only waver with what is measured leave the status as it is."""
+    found = prediction(before, replace(FOUND, why=why, requests_per_second=rate))
+    assert found == ((30.0, WHY) if kept else (rate, why))
 
 
 def test_roles_that_are_wanted_are_named():

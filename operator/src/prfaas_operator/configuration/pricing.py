@@ -26,7 +26,8 @@ from prfaas_core.profiles import Profile
 from prfaas_core.routing import prices
 from prfaas_protocol import configuration_pb2 as pb
 
-_SAME_WITHIN = 1.3
+_SAME_PRICE, _SAME_BASE = 1.5, 2.0
+"""Factors. A base price grows with about the fourth power of the rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +121,16 @@ def settle(snapshot: pb.Snapshot, before: pb.Snapshot | None) -> None:
     if [name for name, _ in new] != [name for name, _ in old]:
         return
     pairs = [(one, other) for (_, one), (_, other) in zip(new, old, strict=True)]
-    if all(_same(one.price, other.price) and _same(one.base_price, other.base_price) for one, other in pairs):
+    if all(
+        _same(one.price, other.price, _SAME_PRICE) and _same(one.base_price, other.base_price, _SAME_BASE)
+        for one, other in pairs
+    ):
         for one, other in pairs:
             one.price, one.base_price = other.price, other.base_price
 
 
-def _same(one: float, other: float) -> bool:
-    return one == other or max(one, other) <= _SAME_WITHIN * min(one, other)
+def _same(one: float, other: float, factor: float) -> bool:
+    return one == other or max(one, other) <= factor * min(one, other)
 
 
 def _priced(snapshot: pb.Snapshot) -> Iterator[tuple[str, pb.Pool | pb.Link]]:

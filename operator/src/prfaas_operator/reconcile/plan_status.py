@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from prfaas_core.traffic import HALF_LIFE_S
+from prfaas_operator import api
 from prfaas_operator.api.route_plan import RoutePlan
 from prfaas_operator.configuration.threshold import Threshold
 
@@ -63,6 +64,24 @@ def plan(
         source=threshold.source,
         message=_message(threshold.tokens, sizes, wanted_decode, expected, bound_by),
     )
+
+
+def prediction(before: api.InferenceRouteStatus, threshold: Threshold) -> tuple[float | None, str]:
+    """Return what the status says the ready workers carry, and why the threshold is as it is.
+
+    Measured lengths are never twice the same; as long as they only waver, both stay as they are.
+    """
+    known, now = before.predicted_requests_per_second, threshold.requests_per_second
+    same = (before.threshold_tokens, before.threshold_source) == (threshold.tokens, threshold.source)
+    steady = (known is None) == (now is None) and _kept(known, now, _NOTABLE_EXPECTED) == known
+    if same and steady and before.threshold_why is not None and _gist(before.threshold_why) == _gist(threshold.why):
+        return known, before.threshold_why
+    return now, threshold.why
+
+
+def _gist(why: str) -> str:
+    """Return a reason without its figures: what is before the workers, and the threshold that was not worth it."""
+    return why.partition(" requests/s ")[2].partition(";")[0] or why
 
 
 def _what(plan: RoutePlan) -> tuple[int, int | None, int | None]:

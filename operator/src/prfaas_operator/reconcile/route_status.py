@@ -11,6 +11,7 @@ from prfaas_operator.configuration.publisher import RouterReport
 from prfaas_operator.configuration.threshold import Threshold
 from prfaas_operator.objects import Stored
 from prfaas_operator.reconcile.context import now
+from prfaas_operator.reconcile.plan_status import prediction
 from prfaas_operator.reconcile.resolution import ResolutionError, Resolved, bandwidth
 from prfaas_operator.scaling.roles import RolesView
 from prfaas_operator.status import Conditions, previous
@@ -67,14 +68,15 @@ def route_status(
     _set_compatible(conditions, resolved)
     _set_roles(conditions, route, roles)
     _conclude(conditions, fault, resolved, pods.ready, programmed=programmed[0], why=(programmed[1], why))
+    predicted, reason = prediction(before, threshold) if threshold is not None else (None, before.threshold_why)
     return api.InferenceRouteStatus(
         observed_generation=stored.generation,
         conditions=conditions.merge(previous(route)),
         threshold_tokens=threshold.tokens if threshold is not None else before.threshold_tokens,
         threshold_source=threshold.source if threshold is not None else before.threshold_source,
-        threshold_why=threshold.why if threshold is not None else before.threshold_why,
+        threshold_why=reason,
         bandwidth=(bandwidth(route, resolved) if route is not None and resolved is not None else before.bandwidth),
-        predicted_requests_per_second=threshold.requests_per_second if threshold is not None else None,
+        predicted_requests_per_second=predicted,
         plan=plan,
         roles=_roles_status(route, roles),
         configuration=ConfigurationStatus(version=version, routers=routers) if version > 0 or routers else None,
