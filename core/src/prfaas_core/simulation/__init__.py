@@ -66,7 +66,7 @@ def simulate(scenario: Scenario, arrivals: Iterable[Arrival], end_s: float = mat
 
 
 def _result(engine: Engine) -> Result:
-    links = {name: pool.link for name, pool in engine.pools.items() if pool.link is not None}
+    remote = {name: pool for name, pool in engine.pools.items() if pool.link is not None}
     return Result(
         arrived_s=engine.arrived_s,
         ttft_s=engine.ttft_s,
@@ -77,8 +77,10 @@ def _result(engine: Engine) -> Result:
         failed=engine.failed,
         ended_s=engine.now_s,
         reasons=dict(engine.reasons),
-        link_bytes={name: link.delivered_bytes for name, link in links.items()},
-        link_taken_bytes={name: link.taken_bytes for name, link in links.items()},
-        link_cost=sum(link.delivered_bytes / 1e9 * link.spec.cost_per_gb for link in links.values()),
+        link_bytes={name: pool.delivered_bytes for name, pool in remote.items()},
+        link_taken_bytes={name: pool.taken_bytes for name, pool in remote.items()},
+        link_cost=sum(
+            pool.delivered_bytes / 1e9 * pool.link.spec.cost_per_gb for pool in remote.values() if pool.link is not None
+        ),
         history=tuple(engine.history),
     )

@@ -93,12 +93,15 @@ class ClosedLoop:
 
     def _deployment(self, observation: Observation) -> Deployment:
         remote = [observation.pools[name] for name in self._remote]
+        lines = {
+            pool.line or name: pool.link_bps for name, pool in zip(self._remote, remote, strict=True) if pool.workers
+        }
         return replace(
             self._template,
             local_instances=observation.pools[self._local].workers if self._local is not None else 0,
             decode_instances=observation.pools[self._decode].workers,
             remote_instances=sum(pool.workers for pool in remote),
-            link_bps=sum(pool.link_bps for pool in remote if pool.workers),
+            link_bps=sum(lines.values()),
             output_tokens=max(1.0, observation.output_tokens),
         )
 

@@ -18,7 +18,9 @@ class PoolObservation:
         utilisation: prefill work that was sent there, of what the workers could do; for decode slots in use.
         backlog_s: prefill work that waits or runs, seconds a worker.
         link_bps: what the link carries as measured by the transfers, bit/s; 0 without a link.
-        link_utilisation: bytes that arrived, of `link_bps`.
+        link_rate_rps, link_utilisation: transfers that arrived, a second, and their bytes, of `link_bps`; of all pools
+            behind the same link.
+        line: the link's name; pools with the same one share it. Empty: it is this pool's alone.
     """
 
     workers: int
@@ -28,6 +30,7 @@ class PoolObservation:
     link_bps: float = 0.0
     link_rate_rps: float = 0.0
     link_utilisation: float = 0.0
+    line: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ class Disruption:
             return
         if job.link is not None:
             # It had not begun to move, so that only the router's account of the link knows it.
-            job.link.seen.backlog_bytes = max(0.0, job.link.seen.backlog_bytes - job.kv_bytes)
+            job.link.backlog_bytes = max(0.0, job.link.backlog_bytes - job.kv_bytes)
             job.link = None
         remote = pool is not engine.local
         if remote and engine.local is not None:

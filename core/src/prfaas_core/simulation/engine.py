@@ -22,7 +22,7 @@ from typing import Any
 from prfaas_core import errors, routing
 from prfaas_core.routing import backlog
 from prfaas_core.simulation.job import Job, Worker
-from prfaas_core.simulation.pool import PoolState
+from prfaas_core.simulation.pool import PoolState, pool_states
 from prfaas_core.simulation.scenario import Scenario
 from prfaas_core.simulation.traffic import Arrival
 
@@ -40,9 +40,7 @@ class Engine:
         self.order = 0
         self.arrivals: Iterator[Arrival] = iter(arrivals)
         self.in_flight = 0
-        self.decode = PoolState(scenario.decode, scenario)
-        self.local = PoolState(scenario.local, scenario) if scenario.local is not None else None
-        self.remote = tuple(PoolState(pool, scenario) for pool in scenario.remote)
+        self.decode, self.local, self.remote = pool_states(scenario)
         self.pools = {
             pool.spec.name: pool for pool in (self.decode, *((self.local,) if self.local else ()), *self.remote)
         }
@@ -126,8 +124,7 @@ class Engine:
         view = self.view
         view.now_s = now_s
         for pool in self.remote:
-            if pool.link is not None:
-                pool.link.seen.capacity_bps = pool.link.meter.capacity_bps(now_s)
+            pool.show_link(now_s)
         warm = self._show_caches(job) if keys and self.caches else None
         try:
             decision = self.policy(routing.Request(tokens), view)
@@ -154,7 +151,7 @@ class Engine:
         if pool.link is not None:
             job.link = pool.link
             job.kv_bytes = pool.profile.kv_bytes(max(1, tokens - have_tokens))
-            pool.link.seen.backlog_bytes += job.kv_bytes
+            pool.link.backlog_bytes += job.kv_bytes
             self.destinations[job.number] = 2
         else:
             self.destinations[job.number] = 1
@@ -306,7 +303,7 @@ class Engine:
         self.moving.pop(job.number, None)
         job.token += 1
         job.link = None
-        link.seen.backlog_bytes = max(0.0, link.seen.backlog_bytes - job.kv_bytes)
+        link.backlog_bytes = max(0.0, link.backlog_bytes - job.kv_bytes)
         late_s = self.now_s - job.prefilled_s if moved else math.inf
         saturated = not job.prefill.pool.seen.push or late_s > 0.3 * job.service_s
         link.meter.finish(self.now_s, job.due_s, job.kv_bytes if moved else 0.0, saturated=saturated)

@@ -11,7 +11,6 @@ import math
 from heapq import heappop, heappush
 
 from prfaas_core.routing.backlog import LinkMeter
-from prfaas_core.routing.view import Link as SeenLink
 from prfaas_core.simulation.job import Job
 from prfaas_core.simulation.scenario import Link, LinkChange
 
@@ -23,22 +22,20 @@ class LinkState:
     """The state of one link.
 
     Attributes:
-        seen: what the router knows of it.
+        backlog_bytes: what the router has sent to prefill behind it, and is not there yet.
         token: changes whenever the next end of a transfer does.
-        delivered_bytes, taken_bytes: of transfers that ended, and of all that began, without those that were given up.
     """
 
     __slots__ = (
         "_at_s", "_bytes_s", "_fair", "_foreign_flows", "_order", "_paced", "_ready", "_ready_count", "_virtual",
-        "busy_s", "delivered_bytes", "meter", "seen", "spec", "taken_bytes", "token",
+        "backlog_bytes", "busy_s", "meter", "spec", "token",
     )  # fmt: skip
 
-    def __init__(self, spec: Link, seen: SeenLink) -> None:
+    def __init__(self, spec: Link) -> None:
         self.spec = spec
-        self.seen = seen
         self.meter = LinkMeter(spec.told_bps)
         self.token = 0
-        self.delivered_bytes = self.taken_bytes = self.busy_s = 0.0
+        self.backlog_bytes = self.busy_s = 0.0
         self._bytes_s = spec.capacity_bps / 8
         self._foreign_flows = 0
         self._at_s = 0.0
@@ -59,14 +56,14 @@ class LinkState:
     def send(self, job: Job, size_bytes: float, now_s: float) -> None:
         """Begin a transfer whose bytes are all there."""
         self._advance(now_s)
-        self.taken_bytes += size_bytes
+        job.prefill.pool.taken_bytes += size_bytes
         self._make_ready(job, size_bytes)
         self._share()
 
     def pace(self, job: Job, size_bytes: float, until_s: float, layers: int, now_s: float) -> None:
         """Begin a transfer whose bytes are produced evenly until `until_s`; its last layer can go only then."""
         self._advance(now_s)
-        self.taken_bytes += size_bytes
+        job.prefill.pool.taken_bytes += size_bytes
         job.tail_bytes = size_bytes / layers
         job.remaining_bytes = size_bytes - job.tail_bytes
         job.paced_until_s = until_s
@@ -90,7 +87,7 @@ class LinkState:
                 return
             left.sort()
             self._ready, self._ready_count = left, len(left)
-        self.taken_bytes -= job.kv_bytes
+        job.prefill.pool.taken_bytes -= job.kv_bytes
         self._share()
 
     def next_end_s(self) -> float:
@@ -111,7 +108,7 @@ class LinkState:
             # Small numbers keep the virtual time exact over long runs.
             self._virtual = 0.0
         for job in done:
-            self.delivered_bytes += job.kv_bytes
+            job.prefill.pool.delivered_bytes += job.kv_bytes
         self._share()
         return done
 

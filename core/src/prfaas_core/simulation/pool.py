@@ -16,15 +16,17 @@ class PoolState:
     Attributes:
         seen: what the router sees; its workers are those of this pool.
         cache: None when the profile has no prefix cache.
+        link: may be that of several pools.
         requests, work_s, moved_requests, moved_bytes: what was sent here and came over the link in the control period.
+        delivered_bytes, taken_bytes: of transfers that ended, and of all that began, without those that were given up.
     """
 
     __slots__ = (
-        "batch_tokens", "cache", "decodes", "history", "layers", "link", "made", "moved_bytes", "moved_requests", "profile", "requests", "scaling", "seen",
-        "spec", "starting", "work_s", "workers",
+        "batch_tokens", "cache", "decodes", "delivered_bytes", "history", "layers", "link", "made", "moved_bytes", "moved_requests", "profile", "requests", "scaling", "seen",
+        "spec", "starting", "taken_bytes", "work_s", "workers",
     )  # fmt: skip
 
-    def __init__(self, spec: PrefillPool | DecodePool, scenario: Scenario) -> None:
+    def __init__(self, spec: PrefillPool | DecodePool, scenario: Scenario, links: dict[str, LinkState]) -> None:
         self.spec = spec
         self.profile: Profile = spec.profile
         self.decodes = isinstance(spec, DecodePool)
@@ -38,6 +40,7 @@ class PoolState:
         self.work_s = 0.0
         self.moved_bytes = 0.0
         self.moved_requests = 0
+        self.delivered_bytes = self.taken_bytes = 0.0
         self.cache: PoolCache | None = None
         if spec.profile.cache_capacity_tokens:
             self.cache = PoolCache(
@@ -65,7 +68,7 @@ class PoolState:
                 price=scenario.link_prices.get(spec.name),
                 base_price=scenario.link_base_prices.get(spec.name, 0.0),
             )
-            self.link = LinkState(spec.link, self.seen.link)
+            self.link = links.setdefault(spec.link.name or f"of {spec.name}", LinkState(spec.link))
         for _ in range(spec.workers):
             self.add()
 
@@ -88,9 +91,26 @@ class PoolState:
             self.cache.drop(worker.name)
         self._show()
 
+    def show_link(self, now_s: float) -> None:
+        """Let the router see what the link carries, and what is on its way."""
+        if self.link is not None and self.seen.link is not None:
+            self.seen.link.capacity_bps = self.link.meter.capacity_bps(now_s)
+            self.seen.link.backlog_bytes = self.link.backlog_bytes
+
     def serving(self) -> list[Worker]:
         """Return the workers that take requests."""
         return [worker for worker in self.workers.values() if worker.usable]
 
     def _show(self) -> None:
         self.seen.workers = tuple(self.workers.values())
+
+
+def pool_states(scenario: Scenario) -> tuple[PoolState, PoolState | None, tuple[PoolState, ...]]:
+    """Return the decode pool, the local prefill pool and the remote ones, of which those behind one link share it."""
+    links: dict[str, LinkState] = {}
+    local = PoolState(scenario.local, scenario, links) if scenario.local is not None else None
+    return (
+        PoolState(scenario.decode, scenario, links),
+        local,
+        tuple(PoolState(pool, scenario, links) for pool in scenario.remote),
+    )

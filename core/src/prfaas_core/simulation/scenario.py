@@ -43,6 +43,7 @@ class Link:
         changes: in order of time.
         cost_per_gb: money for 10^9 bytes.
         share: part of the capacity that routers are told they may use; nothing holds them to it.
+        name: pools whose links have the same name are behind one link; empty: it is this pool's alone.
     """
 
     capacity_bps: float
@@ -50,6 +51,7 @@ class Link:
     changes: tuple[LinkChange, ...] = ()
     cost_per_gb: float = 0.0
     share: float = 1.0
+    name: str = ""
 
     def __post_init__(self) -> None:
         errors.positive("link.capacity_bps", self.capacity_bps)
@@ -221,6 +223,12 @@ class Scenario:
         for index, pool in enumerate(self.remote):
             if pool.link is None:
                 raise errors.MissingFieldError(f"remote[{index}].link", "give the link to the decode cluster")
+        lines: dict[str, Link] = {}
+        for index, pool in enumerate(self.remote):
+            if pool.link is not None and pool.link.name and lines.setdefault(pool.link.name, pool.link) != pool.link:
+                raise errors.InvalidValueError(
+                    f"remote[{index}].link", pool.link, "describe a link that pools share only once"
+                )
         names = [pool.name for pool in (self.decode, *((self.local,) if self.local else ()), *self.remote)]
         if len(set(names)) != len(names):
             raise errors.InvalidValueError("pools", names, "name each pool once")

@@ -28,6 +28,9 @@ class Steering:
     def _observe(self) -> Observation:
         engine = self._engine
         pools = {name: self._pool(pool) for name, pool in engine.pools.items()}
+        for pool in engine.pools.values():
+            pool.requests = pool.moved_requests = 0
+            pool.work_s = pool.moved_bytes = 0.0
         rate_rps = (engine.arrived - self._arrived) / self._period_s
         self._arrived = engine.arrived
         return Observation(
@@ -50,21 +53,20 @@ class Steering:
         else:
             utilisation = pool.work_s / period_s / count
         link_bps = link_utilisation = 0.0
+        behind = [other for other in engine.remote if other.link is pool.link] if pool.link is not None else []
         if pool.link is not None:
             link_bps = pool.link.meter.capacity_bps(engine.now_s)
-            link_utilisation = 8 * pool.moved_bytes / period_s / link_bps
-        observation = PoolObservation(
+            link_utilisation = 8 * sum(other.moved_bytes for other in behind) / period_s / link_bps
+        return PoolObservation(
             workers=len(serving),
             rate_rps=pool.requests / period_s,
             utilisation=utilisation,
             backlog_s=sum(max(0.0, worker.busy_until_s - engine.now_s) for worker in serving) / count,
             link_bps=link_bps,
-            link_rate_rps=pool.moved_requests / period_s,
+            link_rate_rps=sum(other.moved_requests for other in behind) / period_s,
             link_utilisation=link_utilisation,
+            line=pool.link.spec.name if pool.link is not None else "",
         )
-        pool.requests = pool.moved_requests = 0
-        pool.work_s = pool.moved_bytes = 0.0
-        return observation
 
     def _obey(self, orders: Orders) -> None:
         engine = self._engine
@@ -76,14 +78,14 @@ class Steering:
         for name, price in orders.prices.items():
             engine.pools[name].seen.price = price
         for name, price in orders.link_prices.items():
-            link = engine.pools[name].link
+            link = engine.pools[name].seen.link
             if link is not None:
-                link.seen.price = price
+                link.price = price
         for name, price in orders.base_prices.items():
             engine.pools[name].seen.base_price = price
         for name, price in orders.link_base_prices.items():
-            link = engine.pools[name].link
+            link = engine.pools[name].seen.link
             if link is not None:
-                link.seen.base_price = price
+                link.base_price = price
         if orders.convert_to_decode:
             self._disruption.convert(abs(orders.convert_to_decode), to_decode=orders.convert_to_decode > 0)
