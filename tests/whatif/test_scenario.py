@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prfaas_cli import scenario
+from prfaas_cli import scenario, scenario_traffic, whatif_outcome, whatif_variants
 from prfaas_cli.plan_manifests import Document, ManifestError
 from prfaas_core import errors, routing, simulation
 from prfaas_core.lengths import Lengths
@@ -132,13 +132,23 @@ def test_a_tight_objective_between_tokens_keeps_prefill_off_decode_workers(bodie
     assert read(bodies).absorb
 
 
-def test_pools_that_share_a_link_are_refused(bodies):
+def test_pools_of_one_cluster_are_behind_one_link(bodies):
     second = copy.deepcopy(bodies["PrefillPool", "west-prefill"])
     second["metadata"]["name"] = "west-more"
     bodies["PrefillPool", "west-more"] = second
     bodies["InferenceRoute", "chat"]["spec"]["remotePrefillPoolRefs"].append({"name": "west-more"})
-    with pytest.raises(ManifestError, match="west-prefill and west-more share the KVLink west-to-east"):
-        read(bodies)
+    bodies["InferenceRoute", "chat"]["spec"]["policy"]["threshold"] = 0
+    setup = read(bodies)
+    assert [pool.line.name for pool in setup.remote] == ["west-to-east"] * 2
+    one, two = setup.scenario(LENGTHS, 300.0).remote
+    assert one.link == two.link
+    traffic = scenario_traffic.Traffic(tuple((at / 4, 30_000, 10, ()) for at in range(40)), LENGTHS, 10.0)
+    slow = whatif_variants.link("west-to-east=0.01")(whatif_variants.Case(setup, traffic))
+    assert {pool.line.capacity_bps for pool in slow.case.setup.remote} == {1e7}
+    (link,) = whatif_outcome.simulate(slow).links
+    assert link.name == "west-to-east"
+    assert link.gigabytes == pytest.approx(40 * 0.689e-3, rel=0.01)
+    assert link.utilisation == pytest.approx(1.0, abs=0.05)
 
 
 def test_several_routes_need_a_choice(bodies):

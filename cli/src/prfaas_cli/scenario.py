@@ -74,7 +74,7 @@ less T_prefill, and less S_kv at the link's rate where it was crossed. Two cores
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A KVLink: `share` of `capacity_bps` is what PrfaaS may use."""
+    """A KVLink: `share` of `capacity_bps` is what PrfaaS may use. Pools with the same line share it."""
 
     name: str
     capacity_bps: float
@@ -181,7 +181,11 @@ class Setup:
         if pool.line is not None:
             line = pool.line
             link = simulation.Link(
-                line.capacity_bps, self.overhead.crossing_s, cost_per_gb=line.cost_per_gb, share=line.share
+                line.capacity_bps,
+                self.overhead.crossing_s,
+                cost_per_gb=line.cost_per_gb,
+                share=line.share,
+                name=line.name,
             )
         return simulation.PrefillPool(pool.name, pool.profile, pool.workers, link, pool.push)
 
@@ -314,7 +318,6 @@ class _Reader:
         self._objects, self._namespace, self._workers = objects, namespace, workers
         self.wanted_by = wanted_by
         self._seen: set[str] = set()
-        self._lines: dict[str, str] = {}
         self.notes: list[str] = []
 
     def pool(self, pool: api.Pool, line: Line | None = None, least: int = 0) -> Pool:
@@ -343,12 +346,6 @@ class _Reader:
                 source,
                 target,
             ):
-                if line in self._lines:
-                    raise ManifestError(
-                        f"{self.wanted_by}: {self._lines[line]} and {name} share the KVLink {line}, which is not simulated; "
-                        "take one of them out of remotePrefillPoolRefs"
-                    )
-                self._lines[line] = name
                 return self.pool(pool, Line(line, spec.capacity_gbps * 1e9, spec.share, float(spec.cost_per_gb)))
         raise ManifestError(f"{self.wanted_by}: no KVLink leads from {source}, where {name} is, to {target}; add one")
 
@@ -372,6 +369,17 @@ def _state_tokens(profile: Profile) -> int:
     low, high = profile.kv_bytes.tokens[0], profile.kv_bytes.tokens[-1]
     slope = (profile.kv_bytes(high) - profile.kv_bytes(low)) / (high - low)
     return max(0, round((profile.kv_bytes(low) - slope * low) / slope)) if slope > 0 else 0
+
+
+def with_line(setup: Setup, changed: Line) -> Setup:
+    """Return the setup with the line of the same name replaced, for all pools behind it."""
+    return replace(
+        setup,
+        remote=tuple(
+            replace(pool, line=changed) if pool.line is not None and pool.line.name == changed.name else pool
+            for pool in setup.remote
+        ),
+    )
 
 
 def with_pool(setup: Setup, changed: Pool) -> Setup:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prfaas_cli.report import quantile
+from prfaas_cli.scenario import Setup
 from prfaas_cli.scenario_traffic import Recorded
 from prfaas_cli.whatif_variants import Variant
 from prfaas_core import simulation
@@ -122,17 +123,20 @@ def simulate(variant: Variant) -> Outcome:
         ttft=Times.of([value for values in by_side.values() for value in values]),
         sides=tuple((CODES[code].value, Times.of(values)) for code, values in sorted(by_side.items())),
         remote_share=summary.remote_share,
-        links=tuple(
-            LinkUse(
-                pool.line.name,
-                result.link_bytes[pool.name] / 1e9,
-                result.link_bytes[pool.name] / 1e9 * pool.line.cost_per_gb,
-                8 * result.link_bytes[pool.name] / pool.line.capacity_bps / lasts_s,
-            )
-            for pool in setup.remote
-            if pool.line is not None
-        ),
+        links=_links(setup, result, lasts_s),
     )
+
+
+def _links(setup: Setup, result: simulation.Result, lasts_s: float) -> tuple[LinkUse, ...]:
+    lines = {pool.line.name: pool.line for pool in setup.remote if pool.line is not None}
+    found = []
+    for name, line in lines.items():
+        moved_bytes = sum(result.link_bytes[pool.name] for pool in setup.remote if pool.line == line)
+        gigabytes = moved_bytes / 1e9
+        found.append(
+            LinkUse(name, gigabytes, gigabytes * line.cost_per_gb, 8 * moved_bytes / line.capacity_bps / lasts_s)
+        )
+    return tuple(found)
 
 
 def change(value: float, base: float) -> float:

@@ -85,10 +85,10 @@ def link(text: str) -> Change:
     def change(case: Case) -> Variant:
         for pool in case.setup.remote:
             if pool.line is not None and pool.line.name == name:
-                changed = replace(pool, line=replace(pool.line, capacity_bps=capacity_bps))
+                changed = replace(pool.line, capacity_bps=capacity_bps)
                 return Variant(
                     f"link {name} {number} Gbit/s",
-                    replace(case, setup=scenario.with_pool(case.setup, changed)),
+                    replace(case, setup=scenario.with_line(case.setup, changed)),
                     f"--link {name}",
                 )
         known = [pool.line.name for pool in case.setup.remote if pool.line is not None]
