@@ -31,7 +31,7 @@ from prfaas_operator import api
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPERATOR_NAMESPACE = "prfaas-system"
 DEADLINE_S = 20.0
-_numbers = itertools.count(1)
+_numbers, _hosts = itertools.count(1), itertools.count(1)
 
 
 def wait(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
@@ -139,7 +139,7 @@ class OperatorProcess:
 
     def __init__(self, folder: Path, cluster: Cluster, *arguments: str, kubeconfig: Path | None = None) -> None:
         self.folder = folder
-        self.host = f"127.{150 + os.getpid() % 90}.{next(_numbers)}.1"
+        self.host = f"127.{150 + os.getpid() % 90}.{next(_hosts)}.1"
         self.authority = Authority("prfaas")
         self._kubeconfig = kubeconfig or cluster.admin_kubeconfig
         self._arguments = arguments
