@@ -22,7 +22,7 @@ from prfaas_operator.clusters.member import Member
 from prfaas_operator.clusters.resources import DEPLOYMENT
 from prfaas_operator.events import EventType
 from prfaas_operator.objects import Stored
-from prfaas_operator.reconcile import deletion, roles
+from prfaas_operator.reconcile import deletion, placement, roles
 from prfaas_operator.reconcile.children import ChildError
 from prfaas_operator.reconcile.context import Context, now
 from prfaas_operator.scaling.pools import ScaledPool, ScalingView
@@ -265,26 +265,29 @@ def _workload(context: Context, stored: Stored, model: api.Pool) -> PoolWorkload
 
 
 def sidecar(context: Context, decode: Stored) -> RouterWorkload | None:
-    """Return the router that a decode pool's pods carry: of the oldest route with placement Sidecar that names the pool."""
+    """Return the router that a decode pool's pods carry: of the oldest route with placement Sidecar that names the pool.
+
+    One that is about to be Front is carried until its own routers are ready.
+    """
     routes = [
         (stored, route)
         for stored, route in context.store.models(api.InferenceRoute, decode.ref.namespace)
-        if route.spec.router.placement is Placement.SIDECAR
-        and route.spec.decode_pool_ref.name == decode.ref.name
+        if route.spec.decode_pool_ref.name == decode.ref.name
         and not stored.deleting
+        and Placement.SIDECAR in (route.spec.router.placement, placement.observed(context, stored, route))
     ]
     if not routes or not isinstance(decode.model, api.DecodePool):
         return None
     stored, route = min(routes, key=lambda item: (item[0].body["metadata"]["creationTimestamp"], item[0].ref.name))
-    return router_workload(context, stored, route, decode.model)
+    return router_workload(context, stored, route, decode.model, Placement.SIDECAR)
 
 
 def router_workload(
-    context: Context, stored: Stored, route: api.InferenceRoute, decode: api.DecodePool
+    context: Context, stored: Stored, route: api.InferenceRoute, decode: api.DecodePool, place: Placement
 ) -> RouterWorkload:
-    """Return the routers of a route."""
+    """Return the routers of a route in one of the two placements."""
     router = route.spec.router
-    beside = router.placement is Placement.SIDECAR
+    beside = place is Placement.SIDECAR
     return RouterWorkload(
         owner=stored.owner,
         cluster=decode.spec.cluster_ref.name,

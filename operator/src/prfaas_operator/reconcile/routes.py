@@ -20,7 +20,7 @@ from prfaas_operator.configuration.publisher import REMEMBER_S, RouterReport
 from prfaas_operator.configuration.snapshot import RouteView
 from prfaas_operator.events import EventType
 from prfaas_operator.objects import Stored
-from prfaas_operator.reconcile import deletion, planning, pools
+from prfaas_operator.reconcile import deletion, placement, planning, pools
 from prfaas_operator.reconcile.children import ChildError
 from prfaas_operator.reconcile.context import Context
 from prfaas_operator.reconcile.resolution import Pool, ResolutionError, Resolved, bandwidth, resolve
@@ -29,6 +29,8 @@ from prfaas_operator.reconcile.route_status import RouterPods, route_status
 RETRY_S = 5.0
 # The short-term loop: with traffic, the threshold is looked at so often.
 REPLAN_S = 5.0
+# While routers move to another placement.
+MOVING_S = 1.0
 
 
 async def reconcile(context: Context, stored: Stored) -> float | None:
@@ -138,25 +140,38 @@ async def _apply(context: Context, stored: Stored, route: api.InferenceRoute, de
             f"spec.router.placement: decode pool {decode.view.name} carries the routers of {carried.owner.name} already; "
             "use Front, or another decode pool",
         )
-    workload = pools.router_workload(context, stored, route, decode.model)
-    bodies = build_children(workload, route, context.ca_pem())
+    serving = placement.observed(context, stored, route)
+    if serving is not route.spec.router.placement:
+        # Pods say when they are ready to their pool, and not to the route.
+        context.queue.add_after(stored.ref, MOVING_S)
+    if carried is None and placement.carries(member, decode.view.name):
+        context.queue.add(decode.stored.ref)
+    front = Placement.FRONT in (serving, route.spec.router.placement)
+    workload = pools.router_workload(
+        context, stored, route, decode.model, Placement.FRONT if front else Placement.SIDECAR
+    )
+    bodies = build_children(workload, route, context.ca_pem(), serving)
     await context.children.apply(member, stored.uid, bodies)
     if member.listed:
         await context.children.prune(member, stored.uid, bodies)
 
 
-def build_children(workload: RouterWorkload, route: api.InferenceRoute, ca_pem: str) -> list[dict[str, Any]]:
-    """Return a route's children, the Deployment last: its pods need the others."""
+def build_children(
+    workload: RouterWorkload, route: api.InferenceRoute, ca_pem: str, serving: Placement
+) -> list[dict[str, Any]]:
+    """Return a route's children, the Deployment last: its pods need the others. The Service leads to the `serving` routers."""
     owner, name, service = workload.owner, workload.name, route.spec.router.service
-    beside = workload.sidecar_of
-    selector = identity_labels("decode", beside) if beside is not None else identity_labels("router", owner.name)
+    if serving is Placement.SIDECAR:
+        selector = identity_labels("decode", route.spec.decode_pool_ref.name)
+    else:
+        selector = identity_labels("router", owner.name)
     bodies = [
         build_router_files(owner, name, ca_pem),
         build_router_service(
             owner, name, selector, type_=service.type.value, port=service.port, cluster_ip=service.cluster_ip
         ),
     ]
-    if beside is None:
+    if workload.sidecar_of is None:
         bodies += [
             build_service_account(owner, name, "router"),
             build_disruption_budget(owner, name, "router"),
