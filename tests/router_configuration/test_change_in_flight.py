@@ -64,3 +64,21 @@ def test_a_pool_that_left_has_no_workers(snapshot: Snapshot) -> None:
     assert fleet.view(before.local_prefill, ()).workers == ()
     # A request of before loses its prefill pool and is still served.
     assert fleet.decide(prepared(), before).decode_worker == "a"
+
+
+def test_a_sidecar_uses_its_own_worker_and_the_others_only_without_it(snapshot: Snapshot) -> None:
+    now_s = 0.0
+    fleet = Fleet(lambda: now_s, decode_pod="a")
+    before = configuration(snapshot, 1, ["a", "b"])
+    fleet.configure(before)
+    assert {fleet.decide(prepared(), before).decode_worker for _ in range(5)} == {"a"}
+    assert [worker.name for worker in fleet.decode_view(before, (), frozenset({"a"})).workers] == ["a", "b"]
+    for _ in range(2):
+        fleet.failed("decode", "a")
+    assert fleet.decide(prepared(), before).decode_worker == "b"
+    now_s = 3.0
+    assert fleet.decide(prepared(), before).decode_worker == "a"
+    # The pod is about to end, so the operator takes it out.
+    after = configuration(snapshot, 2, ["b"])
+    fleet.configure(after)
+    assert fleet.decide(prepared(), after).decode_worker == "b"

@@ -90,7 +90,7 @@ class Fleet:
             threshold_tokens=configuration.threshold_tokens,
             mode=configuration.mode,
             bandwidth=Bandwidth(configuration.bandwidth),
-            decode=self.view(configuration.decode, prepared.hashes, only=self._decode_pod),
+            decode=self.decode_view(configuration, prepared.hashes),
             local_prefill=(
                 self.view(configuration.local_prefill, prepared.hashes)
                 if configuration.local_prefill is not None
@@ -143,9 +143,20 @@ class Fleet:
             slots=pool.decode_slots,
         )
 
-    def decode_view(self, configuration: Configuration, hashes: Sequence[bytes]) -> routing.Pool:
-        """Return the decode workers that this router may use."""
-        return self.view(configuration.decode, hashes, only=self._decode_pod)
+    def decode_view(
+        self, configuration: Configuration, hashes: Sequence[bytes], exclude: frozenset[str] = frozenset()
+    ) -> routing.Pool:
+        """Return the decode workers that this router may use, without some that were tried.
+
+        A sidecar has its own, and the others only while that one cannot be used: when its pod is about to end, clients still
+        come for a moment.
+        """
+        pool = configuration.decode
+        if self._decode_pod is not None and self._decode_pod not in exclude:
+            own = self.view(pool, hashes, only=self._decode_pod)
+            if own.usable():
+                return own
+        return self.view(pool, hashes)
 
     @contextlib.contextmanager
     def busy(self, pool: str, worker: str) -> Iterator[None]:

@@ -100,9 +100,9 @@ class Forwarder:
         while True:
             worker = decision.decode_worker
             if worker in excluded:
-                chosen = routing.choose_worker(
-                    self._fleet.decode_view(configuration, prepared.hashes), exclude=frozenset(excluded)
-                )
+                tried = frozenset(excluded)
+                view = self._fleet.decode_view(configuration, prepared.hashes, tried)
+                chosen = routing.choose_worker(view, exclude=tried)
                 if chosen is None:
                     raise APIError(503, "no decode worker can be reached; try again", code="no_decode_worker")
                 worker = chosen.name
