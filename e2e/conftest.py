@@ -45,6 +45,8 @@ NOT_ON_KIND = {
     "test_link_drop.py": "it changes the link, which is not shaped on kind",
     "test_placement.py::test_a_gateway_gets_the_decision_that_the_data_path_would_take":
         "it calls the router's gRPC port by address, and asks for translated addresses",
+    "test_placement.py::test_the_router_moves_to_the_decode_pods_and_back_and_no_request_is_lost":
+        "a forward ends with the router's pod that it goes to, and takes requests along",
     "test_simulation.py": "it compares with a simulated link, and the link is not shaped on kind",
     "test_up.py::test_the_trace_is_served_from_both_sides_and_the_numbers_add_up": "nothing measures the link on kind",
     "test_up.py::test_a_second_environment_is_refused": "it is about loopback addresses",
