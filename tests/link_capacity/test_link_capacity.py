@@ -148,8 +148,8 @@ def test_old_reports_do_not_count() -> None:
     assert combine([]) is None
 
 
-def estimate(part: float, transfers: float = 10) -> Estimate:
-    return Estimate(part * NOMINAL_BPS, transfers, 0)
+def estimate(part: float, transfers: float = 10, busy: float = 0.5) -> Estimate:
+    return Estimate(part * NOMINAL_BPS, transfers, 0, busy)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,7 @@ def estimate(part: float, transfers: float = 10) -> Estimate:
         (estimate(7), LinkState.NOMINAL, 1.0),
         (estimate(0.5), LinkState.SLOW, 0.45),
         (estimate(0.0), LinkState.SLOW, 0.01),
+        (estimate(0.5, busy=0.1), LinkState.UNMEASURED, 1.0),
     ],
 )
 def test_only_what_is_clearly_below_nominal_counts(found: Estimate | None, state: LinkState, part: float) -> None:
@@ -175,6 +176,14 @@ def test_a_slow_link_needs_more_than_noise_to_move() -> None:
     assert believe(belief, estimate(0.8), NOMINAL_BPS, 2).state is LinkState.SLOW
     assert believe(belief, estimate(0.9), NOMINAL_BPS, 2).state is LinkState.NOMINAL
     assert believe(belief, estimate(0.2), NOMINAL_BPS, 2).bps == pytest.approx(0.18 * NOMINAL_BPS)
+
+
+def test_a_link_that_is_hardly_used_does_not_become_slow_and_does_not_stop_being_it() -> None:
+    idle = estimate(0.5, busy=0.05)
+    assert believe(believe(None, estimate(1.0), NOMINAL_BPS, 0), idle, NOMINAL_BPS, 2).state is LinkState.NOMINAL
+    slow = believe(None, estimate(0.5), NOMINAL_BPS, 0)
+    assert believe(slow, idle, NOMINAL_BPS, 2) == Belief(LinkState.SLOW, slow.bps, slow.measured_bps, 2)
+    assert believe(slow, estimate(1.0, busy=0.01), NOMINAL_BPS, 2).state is LinkState.NOMINAL
 
 
 def test_a_slow_link_without_traffic_is_held_and_then_probed() -> None:
@@ -204,7 +213,7 @@ beliefs = st.builds(
 
 @given(
     st.none() | beliefs,
-    st.none() | st.builds(Estimate, st.floats(0, 1e13), st.floats(0, 100), st.floats(0, 100)),
+    st.none() | st.builds(Estimate, st.floats(0, 1e13), st.floats(0, 100), st.floats(0, 100), st.floats(0, 1)),
     st.floats(1, 1e12),
 )
 def test_a_belief_is_above_nothing_and_at_most_nominal(

@@ -11,8 +11,9 @@ to be independent, something is on the way for 1 - prod(1 - u) of the time, and 
 that. It is exact for one router and for routers that are always busy. Where routers are busy together more often than by chance
 it is too low, at most by their number; a full link makes them all busy always, and the error goes away.
 
-`believe` decides what is planned with. It errs towards nominal: a measurement counts when enough transfers made it and it is
-clearly below nominal. It errs towards holding: without new transfers the last belief stays for `HOLD_S`, and after that is doubled
+`believe` decides what is planned with. It errs towards nominal: a link becomes slow when enough transfers say so, clearly, and
+it is busy with them; on a fast link that idles, what else a hand-over takes is most of the time, and nothing hangs on its
+capacity. It errs towards holding: without new transfers the last belief stays for `HOLD_S`, and after that is doubled
 every `PROBE_S` up to nominal. That is the probe: a plan for a little more sends a little more, and what that shows counts at once.
 While something crosses a slow link no probe is needed, since every transfer measures its speed.
 """
@@ -37,6 +38,8 @@ LEAST_TRANSFERS = 3.0
 SLOW_BELOW = 0.75
 NOMINAL_FROM = 0.85
 """Parts of nominal below which a link is slow, and from which it no longer is."""
+BUSY_FROM = 0.2
+"""Part of the time that something has to be on its way for a link to become slow."""
 HEADROOM = 0.9
 """What is planned of a measured capacity: unlike a share of the nominal one it has no room for queues in it."""
 SAME_WITHIN = 0.15
@@ -170,11 +173,12 @@ class LinkWindow:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the routers' reports say together."""
+    """What the routers' reports say together; `busy` is the part of the time in which something is on its way."""
 
     capacity_bps: float
     transfers: float
     age_s: float
+    busy: float
 
 
 def combine(reports: Iterable[LinkReport]) -> Estimate | None:
@@ -189,7 +193,7 @@ def combine(reports: Iterable[LinkReport]) -> Estimate | None:
         idle *= 1 - busy
         transfers += report.transfers
         age_s = min(age_s, report.age_s)
-    return Estimate(together_bps / (1 - idle), transfers, age_s) if idle < 1 else None
+    return Estimate(together_bps / (1 - idle), transfers, age_s, 1 - idle) if idle < 1 else None
 
 
 class LinkState(enum.StrEnum):
@@ -235,6 +239,8 @@ def believe(before: Belief | None, estimate: Estimate | None, nominal_bps: float
     slow = before.state not in (LinkState.UNMEASURED, LinkState.NOMINAL)
     if measured_bps >= (NOMINAL_FROM if slow else SLOW_BELOW) * nominal_bps:
         return Belief(LinkState.NOMINAL, nominal_bps, measured_bps, now_s)
+    if not slow and estimate.busy < BUSY_FROM:
+        return Belief(before.state, nominal_bps, before.measured_bps, now_s)
     bps = min(nominal_bps, max(HEADROOM * measured_bps, _LEAST_PART * nominal_bps))
     if slow and abs(bps - before.bps) <= SAME_WITHIN * before.bps:
         # Noise in what is measured moves nothing.
