@@ -248,9 +248,14 @@ def test_a_killed_operator_goes_on_where_it_was(serving, connect, operator):
     router = connect()
     _, before = router.wait(complete, "a complete snapshot")
     serving.wait_reason(ROUTE, "Ready", "Available")
-    serving.wait("PrefillPool/east-prefill", lambda f: f["status"]["readyReplicas"] == 2, "is ready")
+    for pool in ("PrefillPool/east-prefill", "DecodePool/east-decode"):
+        serving.wait(pool, lambda f: f["status"]["readyReplicas"] == 2, "is ready")
     for pool in ("DecodePool/east-decode", "PrefillPool/west-prefill"):
-        serving.wait(pool, lambda f: f["status"].get("autoscaling"), "says what it was sized by")
+        serving.wait(
+            pool,
+            lambda f: f["status"].get("autoscaling", {}).get("lastDecision", {}).get("reason") == "SignalMissing",
+            "says what it was sized by",
+        )
     keys = ("Deployment/chat-router", "Deployment/east-decode", "Deployment/west-prefill", "Service/chat-router",
             "ConfigMap/chat-router", "DecodePool/east-decode", "PrefillPool/east-prefill", ROUTE)  # fmt: skip
     resting = {key: serving.get(key)["metadata"]["resourceVersion"] for key in keys}

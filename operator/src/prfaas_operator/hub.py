@@ -275,6 +275,9 @@ class Hub:
             if stored is None or stored.deleting or not isinstance(stored.model, api.Pool):
                 continue
             member = self.context.fleet.get(ref.namespace, stored.model.spec.cluster_ref.name)
+            if member is not None and not member.settled:
+                # Right after a start nothing is known of the cluster, and what the status says stays.
+                continue
             pool = pools.scaled_pool(member, stored)
             if pool is not None:
                 found.append(pool)
