@@ -294,7 +294,7 @@ def test_lengths_that_a_router_reports_move_the_threshold(serving, connect):
     report(-5.0, 100)
     router.send(pb.RouterMessage(traffic=pb.Traffic(uncached_lengths=[pb.LengthBucket(index=10_000, count=900)])))
     report(900.0, 2000)
-    _, after = router.wait(lambda found: found.policy.threshold_tokens <= 2000, "a threshold for short prompts", 10)
+    _, after = router.wait(lambda found: found.policy.threshold_tokens <= 2048, "a threshold for short prompts", 10)
     assert after.policy.threshold_tokens < before.policy.threshold_tokens
     serving.wait(ROUTE, lambda found: found["status"]["thresholdSource"] == "Measured", "the source in the status")
 

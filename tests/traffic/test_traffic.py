@@ -94,3 +94,22 @@ def test_the_planner_finds_the_same_threshold_through_the_histogram() -> None:
 def test_a_bad_bucket_is_refused(bad: tuple[int, float, float]) -> None:
     with pytest.raises(InvalidValueError, match="bucket"):
         Bucket(*bad)
+
+
+@given(lengths)
+def test_a_combined_distribution_keeps_the_mean_and_fills_its_buckets(sent: list[int]) -> None:
+    """Lengths of a bucket lie about their mean, so that none of them changes sides just because others do."""
+    window = TrafficWindow(0.0)
+    for tokens in sent:
+        window.record(tokens, 0.0)
+    found = combine([window.buckets(0.0)], 0)
+    assert found is not None
+    assert found.lengths.mean == pytest.approx(sum(sent) / len(sent), rel=0.02)
+    even = TrafficWindow(0.0)
+    for tokens in range(1000, 1091):
+        even.record(tokens, 0.0)
+    spread = combine([even.buckets(0.0)], 0)
+    assert spread is not None
+    assert len(set(spread.lengths.sample)) > 1000
+    assert min(spread.lengths.sample) > traffic.upper_tokens(traffic.bucket_of(1000) - 1)
+    assert max(spread.lengths.sample) <= traffic.upper_tokens(traffic.bucket_of(1090))

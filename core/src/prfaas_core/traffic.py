@@ -109,6 +109,16 @@ class Traffic:
     lengths: Lengths
 
 
+def _spread(index: int, mean: float, points: int) -> list[float]:
+    """Return lengths of one bucket with a mean, evenly about it.
+
+    All at the mean they would change sides together when a threshold passes by, and a drift of the mean would look like a shift
+    of the traffic.
+    """
+    reach = max(0.0, min(mean - (upper_tokens(index - 1) if index else 1.0), upper_tokens(index) - mean))
+    return [max(1.0, mean + reach * ((2 * point + 1) / points - 1)) for point in range(points)]
+
+
 def combine(reports: Iterable[Iterable[Bucket]], least_requests: float) -> Traffic | None:
     """Return the traffic that several routers saw together; None when it is less than `least_requests`."""
     counts, tokens = [0.0] * BUCKETS, [0.0] * BUCKETS
@@ -125,6 +135,7 @@ def combine(reports: Iterable[Iterable[Bucket]], least_requests: float) -> Traff
         # What rounding takes from one bucket the next one gets, so that the points add up.
         owed += count / total * _POINTS
         points, owed = int(owed), owed - int(owed)
-        sample += [max(1.0, tokens[index] / count)] * points if count else []
+        if count:
+            sample += _spread(index, tokens[index] / count, points)
     # A steady rate r leaves r x half-life / ln 2 in a histogram that decays.
     return Traffic(total, total * math.log(2) / HALF_LIFE_S, Lengths.of(sample))

@@ -7,7 +7,8 @@ workers that are ready.
 
 Until routers have seen enough requests the lengths are those of the paper's case study. A threshold that came from measured
 lengths is held, and not replaced by one from that prior, when an operator has just started or nobody asks for anything. A new
-threshold has to carry `MIN_GAIN` more than the one in force, so that noise in what is measured moves nothing.
+threshold has to carry `MIN_GAIN` more than the one in force, and more than that while only few requests were seen, so that noise
+in what is measured moves nothing.
 
 Where a prefill pool stands beside the decode workers, these do not count in the choice: decode carries what it carries at
 every threshold (equation (5) of the paper), and where it binds, prefill sides that are equally busy still give the lowest TTFT.
@@ -34,6 +35,8 @@ from prfaas_operator.configuration.pricing import Prices
 # Mean length of the answers in the paper's case study (section 4.1).
 OUTPUT_TOKENS = 1024
 MIN_GAIN = 0.03
+# Of n requests a share is known to some 1 / sqrt(n); what it does to the rate is about half of that.
+_NOISE = 0.5
 # Instances of a decode pool that never binds.
 _PLENTY = 1_000_000
 _FIRST_TOKENS, _POINTS = 128, 20_000
@@ -75,11 +78,13 @@ class Mix:
         lengths: their uncached lengths; None when too little was seen.
         output_tokens: mean length of their answers; None when it is not known.
         rate_rps: how many come in a second; None when it is not known.
+        requests: from how many of them the lengths are known.
     """
 
     lengths: Lengths | None = None
     output_tokens: float | None = None
     rate_rps: float | None = None
+    requests: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,8 @@ def choose(
         tokens, gain = min(best.tokens, MAX_TOKENS), None
         if before is not None and tokens != before.tokens:
             carried_before = _prefill_rps(sizes, before.tokens)
-            if best.prefill_rps < (1 + MIN_GAIN) * carried_before:
+            least = 1 + MIN_GAIN + _NOISE / math.sqrt(mix.requests)
+            if best.prefill_rps < least * carried_before:
                 tokens = before.tokens
             else:
                 gain = best.prefill_rps / carried_before - 1 if carried_before > 0 else None
@@ -161,9 +167,7 @@ def choose(
             prices = pricing.planned(best.demand, best.sizing, mix.rate_rps)
     except CoreError as error:
         return held(f"no threshold can be computed: {error}")
-    kept = (
-        "" if tokens == min(best.tokens, MAX_TOKENS) else f"; {best.tokens} would carry less than {MIN_GAIN:.0%} more"
-    )
+    kept = "" if tokens == min(best.tokens, MAX_TOKENS) else f"; {best.tokens} would not carry clearly more"
     why = f"{rate:.2g} requests/s {sizes.described()}, {best.bound_by} binds{kept}"
     return replace(found(tokens, source, why), carried_rps=rate, bound_by=best.bound_by, gain=gain, prices=prices)
 

@@ -109,7 +109,7 @@ def _mix(context: Context, stored: Stored, resolved: Resolved, traffic: Traffic 
     output_tokens = context.answers.output_tokens(workers_of(resolved.decode.model, stored.ref.namespace))
     if traffic is None:
         return thresholds.Mix(None, output_tokens)
-    return thresholds.Mix(traffic.lengths, output_tokens, traffic.rate_rps)
+    return thresholds.Mix(traffic.lengths, output_tokens, traffic.rate_rps, traffic.requests)
 
 
 def _ways(resolved: Resolved) -> tuple[thresholds.Way, ...]:
