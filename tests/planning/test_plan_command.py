@@ -30,7 +30,7 @@ def run(*arguments):
 def answer(*arguments):
     result = run(*arguments, "-o", "json")
     assert result.exit_code == 0, result.output
-    return json.loads(result.output)
+    return json.loads(result.stdout)
 
 
 def test_the_table_says_how_many_what_threshold_what_cost_and_what_binds(manifests):
@@ -97,7 +97,7 @@ def test_a_threshold_that_was_not_there_is_added(manifests, old, new):
     assert old in text
     route.write_text(text.replace(old, new))
     result = run("-f", manifests, "--lengths", LENGTHS, "-o", "yaml")
-    (body,) = (one for one in yaml.safe_load_all(result.output) if one["kind"] == "InferenceRoute")
+    (body,) = (one for one in yaml.safe_load_all(result.stdout) if one["kind"] == "InferenceRoute")
     assert body["spec"]["policy"].pop("threshold") > 0
     before = yaml.safe_load(route.read_text())["spec"]
     assert {**body["spec"], "policy": body["spec"]["policy"] or None} == {**before, "policy": before.get("policy")}

@@ -136,7 +136,7 @@ def test_the_command_shows_what_was_recorded_beside_the_baseline(tmp_path):
     shown = CliRunner().invoke(cli, arguments, env={"COLUMNS": "120"})
     assert shown.exit_code == 0, shown.output
     assert "as recorded" in shown.output
-    found = json.loads(CliRunner().invoke(cli, [*arguments, "-o", "json"]).output)
+    found = json.loads(CliRunner().invoke(cli, [*arguments, "-o", "json"]).stdout)
     assert found["recorded"]["ttftSeconds"]["mean"] == pytest.approx(0.25)
     assert found["baseline"]["requests"] == 20
     assert found["variants"][0]["remoteShare"] == 1.0

@@ -30,7 +30,7 @@ def answer(manifests, *arguments, speed=8, requests=200):
         "-f", manifests, "--trace", TRACE, "--requests", requests, "--base-speed", speed, *arguments, "-o", "json"
     )
     assert result.exit_code == 0, result.output
-    return json.loads(result.output)
+    return json.loads(result.stdout)
 
 
 def edit(manifests, kind, name, change):
