@@ -131,8 +131,8 @@ class Installed:
     def cluster(self, name: str) -> LocalCluster:
         return self.environment.clusters[name]
 
-    def kubectl(self, *arguments: str, cluster: str = "hub", stdin: str | None = None) -> str:
-        return self.cluster(cluster).kubectl("-n", NAMESPACE, *arguments, stdin=stdin)
+    def kubectl(self, *arguments: str, cluster: str = "hub") -> str:
+        return self.cluster(cluster).kubectl("-n", NAMESPACE, *arguments)
 
     def get(self, kind: str, name: str, cluster: str = "hub") -> Json:
         found: Json = json.loads(self.kubectl("get", kind, name, "-o", "json", cluster=cluster))
@@ -185,10 +185,10 @@ class Installed:
         ) < len(self.manifests.objects):
             self.kubectl("apply", "-f", str(self.manifests.folder))
         # Applying leaves what others have set; here the whole spec goes back at once.
-        live = json.loads(self.kubectl("get", "-f", str(self.manifests.folder), "-o", "json"))["items"]
-        specs = {(item["kind"], item["metadata"]["name"]): item["spec"] for item in self.manifests.objects}
-        changed = [item | {"spec": specs[item["kind"], item["metadata"]["name"]]} for item in live]
-        self.kubectl("replace", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": changed}))
+        for item in self.manifests.objects:
+            self.patch(
+                item["kind"], item["metadata"]["name"], [{"op": "replace", "path": "/spec", "value": item["spec"]}]
+            )
         self.wait(self.converged, "the objects to be ready", 90)
 
     def replay(self, requests: int, speed: float) -> Replay:

@@ -104,6 +104,17 @@ def test_what_somebody_edits_in_a_member_is_put_back(system: Any) -> None:
 
 def test_load_makes_the_remote_side_grow(system: Any) -> None:
     """The loop is closed: workers, Prometheus, autoscaler, Deployment, pods, router."""
+    # What was before may have made it grow already: begin with two.
+    (pool,) = [item for item in system.manifests.of_kind("PrefillPool") if "scaling" in item["spec"]]
+    fixed = [{"op": "remove", "path": "/spec/scaling"}, {"op": "add", "path": "/spec/replicas", "value": 2}]
+    system.patch("prefillpool", "west-prefill", fixed)
+    system.wait(lambda: len(system.pods("west", pool="west-prefill")) == 2, "two workers")
+    scaled = [
+        {"op": "remove", "path": "/spec/replicas"},
+        {"op": "add", "path": "/spec/scaling", "value": pool["spec"]["scaling"]},
+    ]
+    system.patch("prefillpool", "west-prefill", scaled)
+    system.wait(lambda: system.condition("prefillpool", "west-prefill", "ScalingActive")[0] == "True", "the autoscaler")
     assert system.get("prefillpool", "west-prefill")["status"]["desiredReplicas"] == 2
     system.patch("inferenceroute", "chat", {"spec": {"policy": {"threshold": 100}}})
     load = system.replay(600, speed=12)
