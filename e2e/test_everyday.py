@@ -113,11 +113,9 @@ def test_load_makes_the_remote_side_grow(system: Any) -> None:
         {"op": "remove", "path": "/spec/replicas"},
         {"op": "add", "path": "/spec/scaling", "value": pool["spec"]["scaling"]},
     ]
-    system.patch("prefillpool", "west-prefill", scaled)
-    system.wait(lambda: system.condition("prefillpool", "west-prefill", "ScalingActive")[0] == "True", "the autoscaler")
-    assert system.get("prefillpool", "west-prefill")["status"]["desiredReplicas"] == 2
     system.patch("inferenceroute", "chat", {"spec": {"policy": {"threshold": 100}}})
     load = system.replay(600, speed=12)
+    system.patch("prefillpool", "west-prefill", scaled)
     system.wait(lambda: len(system.pods("west", pool="west-prefill")) == 4, "more remote workers")
     system.wait(lambda: system.get("prefillpool", "west-prefill")["status"].get("readyReplicas") == 4, "them to serve")
     decision = system.get("prefillpool", "west-prefill")["status"]["autoscaling"]["lastDecision"]
