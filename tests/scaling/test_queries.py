@@ -136,7 +136,8 @@ async def test_link_meters(engines):
         engine.prompt_tokens.inc(tokens)
     behind = queries.handed_over_bytes([(PREFILL, 1e6, 1e3)])
     everything = queries.handed_over_bytes([(PREFILL, 1e6, 1e3), (LOCAL, 1e6, 1e3)])
-    part = await until(client, f"({behind}) / ({everything})", lambda s: s.value is not None and 0.7 < s.value < 0.8)
-    assert part.value == pytest.approx(0.75, rel=0.05)
+    # Pods are scraped at different moments, so rates that are extrapolated agree only after some samples.
+    three_quarters = pytest.approx(0.75, rel=0.05)
+    await until(client, f"({behind}) / ({everything})", lambda s: s.value is not None and s.value == three_quarters)
     nobody = queries.received_bytes([Workers("east", "t", "nobody", "decode")])
     assert (await client.ask(nobody)).value is None
