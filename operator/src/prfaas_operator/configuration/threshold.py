@@ -267,8 +267,9 @@ class _Best:
 @functools.lru_cache(maxsize=64)
 def _best(sizes: _Sizes) -> _Best:
     """Search; it takes some 10 ms, and is asked again at every change of any pod."""
-    demand = Demand.of(sizes.unbound().fleet())
-    found = sizing.carried(demand, sizes.unbound().fleet().most())
+    unbound = sizes.unbound().fleet()
+    demand = Demand.of(unbound)
+    found = sizing.carried(demand, unbound.most())
     tokens = assignment.threshold_tokens(demand.clusters[0], found.assignment.parts[0])
     everything = sizes.fleet()
     whole = Demand.of(everything)
