@@ -1,57 +1,221 @@
-"""The first autoscaler: HPA's arithmetic, holding on bad data, bounds always."""
+"""What a pool is sized to: HPA's arithmetic, several signals, bursts, sleep, floors and ceilings, and holding on bad data."""
 
 import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from prfaas_core import autoscaling, errors
-from prfaas_core.autoscaling import Observed, Recommendation, ScalingReason, Settings
+from prfaas_core import errors
+from prfaas_core.autoscaling import (
+    Ceiling,
+    Floor,
+    History,
+    Observed,
+    Panic,
+    Policy,
+    PolicyType,
+    Reading,
+    Rules,
+    ScalingReason,
+    SelectPolicy,
+    Settings,
+    TargetType,
+    decide,
+)
 
-SETTINGS = Settings(min_replicas=1, max_replicas=10, target_value=2.0, scale_down_window_s=300)
+AT_ONCE = Rules(0.0)
+SETTINGS = Settings(min_replicas=1, max_replicas=10, up=AT_ONCE, down=AT_ONCE)
+
+
+def mean(value, target=2.0, **changes):
+    return Reading("Wait", target, TargetType.VALUE, value, **changes)
+
+
+def total(value, target=2.0, **changes):
+    return Reading("Work", target, TargetType.AVERAGE_VALUE, value, work=True, **changes)
+
+
+def seen(replicas, *readings, ready=None, **changes):
+    return Observed(replicas, replicas if ready is None else ready, readings, **changes)
+
 
 CASES = {
-    "on target": (Observed(3, 3, 2.0), 3, ScalingReason.WITHIN_TOLERANCE),
-    "within tolerance": (Observed(3, 3, 2.19), 3, ScalingReason.WITHIN_TOLERANCE),
-    "above": (Observed(2, 2, 3.0), 3, ScalingReason.ABOVE_TARGET),
-    "far above stops at the maximum": (Observed(4, 4, 20.0), 10, ScalingReason.AT_MAXIMUM),
-    "below": (Observed(4, 4, 1.0), 2, ScalingReason.BELOW_TARGET),
-    "idle stops at the minimum": (Observed(4, 4, 0.0), 1, ScalingReason.AT_MINIMUM),
-    "pods on their way are not asked for twice": (Observed(6, 2, 5.0), 6, ScalingReason.WAITING_FOR_PODS),
-    "nothing serves yet": (Observed(2, 0, 5.0), 2, ScalingReason.WAITING_FOR_PODS),
-    "missing": (Observed(3, 3, None), 3, ScalingReason.SIGNAL_MISSING),
-    "not a number": (Observed(3, 3, math.nan), 3, ScalingReason.SIGNAL_INVALID),
-    "infinite": (Observed(3, 3, math.inf), 3, ScalingReason.SIGNAL_INVALID),
-    "negative": (Observed(3, 3, -1.0), 3, ScalingReason.SIGNAL_INVALID),
-    "stale": (Observed(3, 3, 9.0, age_s=61), 3, ScalingReason.SIGNAL_STALE),
-    "from the future": (Observed(3, 3, 9.0, age_s=-1), 3, ScalingReason.SIGNAL_STALE),
-    "a hold keeps the bounds": (Observed(20, 20, None), 10, ScalingReason.SIGNAL_MISSING),
-}
+    "on target": (seen(3, mean(2.0)), 3, ScalingReason.WITHIN_TOLERANCE),
+    "within tolerance": (seen(3, mean(2.19)), 3, ScalingReason.WITHIN_TOLERANCE),
+    "above": (seen(2, mean(3.0)), 3, ScalingReason.ABOVE_TARGET),
+    "far above stops at the maximum": (seen(4, mean(20.0)), 10, ScalingReason.AT_MAXIMUM),
+    "below": (seen(4, mean(1.0)), 2, ScalingReason.BELOW_TARGET),
+    "nothing to do stops at the minimum": (seen(4, mean(0.0)), 1, ScalingReason.AT_MINIMUM),
+    "a total is divided by its target": (seen(2, total(9.0)), 5, ScalingReason.ABOVE_TARGET),
+    "a total does not care who is ready": (seen(2, total(9.0), ready=0), 5, ScalingReason.ABOVE_TARGET),
+    "a total within tolerance": (seen(4, total(8.5)), 4, ScalingReason.WITHIN_TOLERANCE),
+    "a mean over no pods is none": (seen(2, mean(5.0), ready=0), 2, ScalingReason.WAITING_FOR_PODS),
+    "the highest of two wins upward": (seen(2, mean(3.0), total(9.0)), 5, ScalingReason.ABOVE_TARGET),
+    "both must agree downward": (seen(4, mean(1.0), total(6.0)), 3, ScalingReason.BELOW_TARGET),
+    "one that disagrees keeps all": (seen(4, mean(2.0), total(2.0)), 4, ScalingReason.WITHIN_TOLERANCE),
+    "a guard keeps what the work needs": (seen(4, mean(0.0), total(6.0, guard=True)), 3, ScalingReason.BELOW_TARGET),
+    "a guard does not let it grow": (seen(4, mean(2.0), total(60.0, guard=True)), 4, ScalingReason.WITHIN_TOLERANCE),
+    "a signal that fails keeps all": (seen(4, mean(None), total(2.0)), 4, ScalingReason.SIGNAL_MISSING),
+    "a signal that fails stops no growth": (seen(2, mean(None), total(9.0)), 5, ScalingReason.ABOVE_TARGET),
+    "missing": (seen(3, mean(None)), 3, ScalingReason.SIGNAL_MISSING),
+    "no signals": (seen(3), 3, ScalingReason.SIGNAL_MISSING),
+    "a guard alone": (seen(3, total(0.0, guard=True)), 3, ScalingReason.SIGNAL_MISSING),
+    "not a number": (seen(3, mean(math.nan)), 3, ScalingReason.SIGNAL_INVALID),
+    "infinite": (seen(3, mean(math.inf)), 3, ScalingReason.SIGNAL_INVALID),
+    "negative": (seen(3, total(-1.0)), 3, ScalingReason.SIGNAL_INVALID),
+    "stale": (seen(3, mean(9.0, age_s=61)), 3, ScalingReason.SIGNAL_STALE),
+    "from the future": (seen(3, mean(9.0, age_s=-1)), 3, ScalingReason.SIGNAL_STALE),
+    "a fault with a name": (
+        seen(3, mean(None, fault=ScalingReason.PROMETHEUS_THROTTLED)), 3, ScalingReason.PROMETHEUS_THROTTLED,
+    ),
+    "a hold keeps the bounds": (seen(20, mean(None)), 10, ScalingReason.SIGNAL_MISSING),
+    "a floor": (seen(3, mean(2.0), floors=(Floor(6, ScalingReason.SCHEDULED_FLOOR),)), 6, ScalingReason.SCHEDULED_FLOOR),
+    "the highest floor": (
+        seen(3, mean(2.0), floors=(Floor(6, ScalingReason.SCHEDULED_FLOOR), Floor(7, ScalingReason.FORECAST_FLOOR))),
+        7, ScalingReason.FORECAST_FLOOR,
+    ),
+    "a floor above the maximum": (
+        seen(3, mean(2.0), floors=(Floor(60, ScalingReason.SCHEDULED_FLOOR),)), 10, ScalingReason.AT_MAXIMUM,
+    ),
+    "a floor holds without signals": (
+        seen(3, mean(None), floors=(Floor(6, ScalingReason.SCHEDULED_FLOOR),)), 6, ScalingReason.SCHEDULED_FLOOR,
+    ),
+    "a ceiling stops growth": (
+        seen(3, mean(4.0), ceilings=(Ceiling(2, ScalingReason.LINK_CEILING),)), 3, ScalingReason.LINK_CEILING,
+    ),
+    "a hard ceiling takes away": (
+        seen(5, mean(2.0), ceilings=(Ceiling(2, ScalingReason.BUDGET_CEILING, hard=True),)),
+        2, ScalingReason.BUDGET_CEILING,
+    ),
+    "no ceiling goes below the minimum": (
+        seen(5, mean(2.0), ceilings=(Ceiling(0, ScalingReason.BUDGET_CEILING, hard=True),)),
+        1, ScalingReason.BUDGET_CEILING,
+    ),
+    "a ceiling is above a floor": (
+        seen(
+            2, mean(2.0), floors=(Floor(6, ScalingReason.SCHEDULED_FLOOR),),
+            ceilings=(Ceiling(4, ScalingReason.BUDGET_CEILING, hard=True),),
+        ),
+        4, ScalingReason.BUDGET_CEILING,
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("observed", "replicas", "reason"), CASES.values(), ids=CASES.keys())
-def test_a_case(observed: Observed, replicas: int, reason: ScalingReason) -> None:
-    decision = autoscaling.decide(observed, SETTINGS, (), now_s=0.0)
+def test_a_case(observed, replicas, reason):
+    decision = decide(observed, SETTINGS, History(), now_s=0.0)
     assert (decision.replicas, decision.reason) == (replicas, reason)
     assert decision.next_look_s == SETTINGS.period_s
+    assert [proposal.name for proposal in decision.proposals] == [reading.name for reading in observed.readings]
 
 
-def test_scaling_down_waits_for_the_window_and_scaling_up_does_not() -> None:
-    history: tuple[Recommendation, ...] = ()
-    replicas = 2
-    seen = []
-    for now_s, value in ((0, 4.0), (100, 0.5), (299, 0.5), (401, 0.5)):
-        decision = autoscaling.decide(Observed(replicas, replicas, value), SETTINGS, history, now_s)
-        replicas, history = decision.replicas, decision.history
-        seen.append((replicas, decision.reason))
-    assert seen == [
-        (4, ScalingReason.ABOVE_TARGET),
-        (4, ScalingReason.STABILIZED),
-        (4, ScalingReason.STABILIZED),
-        (1, ScalingReason.BELOW_TARGET),
-    ]
+class Pool:
+    """A pool whose pods are ready as soon as they are asked for, unless the test says otherwise."""
+
+    def __init__(self, replicas, **changes):
+        self.settings = replace(SETTINGS, **changes)
+        self.replicas = replicas
+        self.history = History()
+
+    def look(self, now_s, *readings, ready=None, **changes):
+        observed = seen(self.replicas, *readings, ready=ready, **changes)
+        decision = decide(observed, self.settings, self.history, now_s)
+        self.replicas, self.history = decision.replicas, decision.history
+        return decision.replicas, decision.reason
+
+
+def test_shrinking_waits_for_the_window_and_growing_does_not():
+    pool = Pool(2, down=Rules(300))
+    assert pool.look(0, total(8)) == (4, ScalingReason.ABOVE_TARGET)
+    assert pool.look(100, total(1)) == (4, ScalingReason.STABILIZED)
+    assert pool.look(299, total(1)) == (4, ScalingReason.STABILIZED)
+    assert pool.look(400, total(1)) == (1, ScalingReason.BELOW_TARGET)
+
+
+def test_a_pool_seen_for_the_first_time_is_not_shrunk_at_once():
+    pool = Pool(6, down=Rules(300))
+    assert pool.look(0, total(0)) == (6, ScalingReason.STABILIZED)
+    assert pool.look(301, total(0)) == (1, ScalingReason.AT_MINIMUM)
+
+
+def test_policies_limit_what_a_period_changes():
+    two = Policy(PolicyType.PODS, 2, 60)
+    half = Policy(PolicyType.PERCENT, 50, 60)
+    pool = Pool(2, up=Rules(0, policies=(two,)), down=Rules(0, policies=(half,)))
+    assert pool.look(0, total(20)) == (4, ScalingReason.RATE_LIMITED)
+    assert pool.look(30, total(20)) == (4, ScalingReason.RATE_LIMITED)
+    assert pool.look(60, total(20)) == (6, ScalingReason.RATE_LIMITED)
+    assert pool.look(200, total(0)) == (3, ScalingReason.RATE_LIMITED)
+    assert pool.look(230, total(0)) == (3, ScalingReason.RATE_LIMITED)
+    assert pool.look(260, total(0)) == (1, ScalingReason.RATE_LIMITED)
+
+
+@pytest.mark.parametrize(
+    ("select", "replicas"), [(SelectPolicy.MAX, 6), (SelectPolicy.MIN, 4), (SelectPolicy.DISABLED, 3)]
+)
+def test_the_selected_policy_holds(select, replicas):
+    policies = (Policy(PolicyType.PODS, 1, 60), Policy(PolicyType.PERCENT, 100, 60))
+    pool = Pool(3, up=Rules(0, select=select, policies=policies))
+    assert pool.look(0, total(20)) == (replicas, ScalingReason.RATE_LIMITED)
+
+
+def test_pods_that_start_are_not_asked_for_twice():
+    """A mean that rises because nothing new serves yet orders nothing, until the start-up time is over."""
+    pool = Pool(2, startup_s=60)
+    assert pool.look(0, mean(5)) == (5, ScalingReason.ABOVE_TARGET)
+    assert pool.look(30, mean(9), ready=2) == (5, ScalingReason.WAITING_FOR_PODS)
+    assert pool.look(61, mean(9), ready=2) == (9, ScalingReason.ABOVE_TARGET)
+
+
+def test_a_mean_of_before_the_new_pods_orders_nothing():
+    pool = Pool(2)
+    pool.look(0, mean(4, window_s=60))
+    assert pool.replicas == 4
+    pool.look(10, mean(4, window_s=60), ready=2)
+    assert pool.look(20, mean(4, window_s=60)) == (4, ScalingReason.SETTLING)
+    assert pool.look(79, mean(4, window_s=60)) == (4, ScalingReason.SETTLING)
+    assert pool.look(80, mean(4, window_s=60)) == (8, ScalingReason.ABOVE_TARGET)
+
+
+def test_a_burst_is_answered_before_the_window_knows_of_it():
+    pool = Pool(2, up=Rules(120), panic=Panic(window_s=10, threshold=2, lasts_s=60))
+    assert pool.look(0, total(4)) == (2, ScalingReason.WITHIN_TOLERANCE)
+    assert pool.look(10, total(6)) == (2, ScalingReason.STABILIZED)
+    assert pool.look(20, total(6, panic_value=16)) == (8, ScalingReason.PANIC)
+    # It does not shrink while it lasts, whatever the burst does.
+    assert pool.look(50, total(2, panic_value=2)) == (8, ScalingReason.PANIC)
+    assert pool.look(81, total(2, panic_value=2)) == (1, ScalingReason.BELOW_TARGET)
+
+
+def test_less_than_the_threshold_is_no_panic():
+    pool = Pool(4, up=Rules(120), panic=Panic(threshold=2))
+    assert pool.look(0, total(8, panic_value=12)) == (4, ScalingReason.WITHIN_TOLERANCE)
+
+
+def test_a_pool_falls_asleep_and_is_woken():
+    pool = Pool(3, min_replicas=0, idle_cool_down_s=100)
+    assert pool.look(0, total(0), demand=0) == (1, ScalingReason.COOLING_DOWN)
+    assert pool.look(50, total(1), demand=0) == (1, ScalingReason.BELOW_TARGET)
+    assert pool.look(60, total(0), demand=0) == (1, ScalingReason.COOLING_DOWN)
+    assert pool.look(159, total(0), demand=0) == (1, ScalingReason.COOLING_DOWN)
+    assert pool.look(160, total(0), demand=0) == (0, ScalingReason.IDLE)
+    assert pool.look(200, total(0), demand=0) == (0, ScalingReason.IDLE)
+    assert pool.look(210, total(None), demand=None) == (0, ScalingReason.DEMAND_UNKNOWN)
+    assert pool.look(220, total(None), demand=1) == (1, ScalingReason.ACTIVATED)
+    assert pool.look(230, total(9), demand=0) == (5, ScalingReason.ABOVE_TARGET)
+
+
+@pytest.mark.parametrize("demand", [None, 1.0])
+def test_a_pool_does_not_fall_asleep_while_routers_want_it_or_do_not_say(demand):
+    pool = Pool(1, min_replicas=0, idle_cool_down_s=10)
+    for now_s in (0, 10, 20, 30):
+        assert pool.look(now_s, total(0), demand=demand)[0] == 1
+
+
+def test_a_floor_wakes_a_pool():
+    pool = Pool(0, min_replicas=0)
+    floors = (Floor(2, ScalingReason.SCHEDULED_FLOOR),)
+    assert pool.look(0, total(None), demand=0, floors=floors) == (2, ScalingReason.SCHEDULED_FLOOR)
 
 
 @pytest.mark.parametrize(
@@ -60,50 +224,27 @@ def test_scaling_down_waits_for_the_window_and_scaling_up_does_not() -> None:
         ({"min_replicas": -1}, "minReplicas"),
         ({"max_replicas": 0}, "maxReplicas"),
         ({"min_replicas": 11}, "maxReplicas"),
-        ({"target_value": 0}, "targetValue"),
-        ({"target_value": math.nan}, "targetValue"),
-        ({"tolerance": -0.1}, "tolerance"),
+        ({"startup_s": -1}, "startupSeconds"),
+        ({"idle_cool_down_s": math.nan}, "coolDownSeconds"),
     ],
 )
-def test_bad_settings_name_their_field(changes: dict[str, float], field: str) -> None:
+def test_bad_settings_name_their_field(changes, field):
     with pytest.raises(errors.InvalidValueError, match=field):
-        replace(SETTINGS, **changes)  # type: ignore[arg-type]
+        replace(SETTINGS, **changes)
 
 
-VALUES = st.none() | st.floats(allow_nan=True, allow_infinity=True) | st.floats(0, 50)
-STEPS = st.lists(st.tuples(st.floats(0, 600), VALUES, st.integers(0, 12), st.floats(-5, 120)), max_size=30)
-SETTING = st.builds(
-    Settings,
-    min_replicas=st.integers(0, 5),
-    max_replicas=st.integers(5, 12),
-    target_value=st.floats(0.01, 100),
-    tolerance=st.floats(0, 0.5),
-    scale_up_window_s=st.floats(0, 300),
-    scale_down_window_s=st.floats(0, 600),
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: Rules(-1), "stabilizationWindowSeconds"),
+        (lambda: Rules(0, tolerance=-0.1), "tolerance"),
+        (lambda: Policy(PolicyType.PODS, 0, 15), "value"),
+        (lambda: Policy(PolicyType.PODS, 1, 0), "periodSeconds"),
+        (lambda: Panic(threshold=0), "threshold"),
+        (lambda: mean(1.0, target=0.0), "target"),
+        (lambda: mean(1.0, fault=ScalingReason.SIGNAL_STALE), "fault"),
+    ],
 )
-
-
-@given(SETTING, STEPS, st.integers(0, 12))
-def test_bounds_hold_and_missing_data_decides_nothing(
-    settings: Settings, steps: list[tuple[float, float | None, int, float]], replicas: int
-) -> None:
-    history: tuple[Recommendation, ...] = ()
-    now_s = 0.0
-    for delay_s, value, ready, age_s in steps:
-        now_s += delay_s
-        observed = Observed(replicas, min(ready, replicas), value, age_s)
-        decision = autoscaling.decide(observed, settings, history, now_s)
-        assert autoscaling.decide(observed, settings, history, now_s) == decision
-        assert settings.min_replicas <= decision.replicas <= settings.max_replicas
-        if decision.reason in autoscaling.HOLDING_REASONS:
-            assert decision.wanted is None
-            within = settings.min_replicas <= replicas <= settings.max_replicas
-            assert not within or decision.replicas == replicas
-        replicas, history = decision.replicas, decision.history
-
-
-@given(SETTING, st.integers(1, 12), st.floats(0, 1000), st.floats(0, 1000))
-def test_more_load_never_wants_fewer_replicas(settings: Settings, ready: int, one: float, other: float) -> None:
-    low, high = sorted((one, other))
-    decisions = [autoscaling.decide(Observed(ready, ready, value), settings, (), 0.0).replicas for value in (low, high)]
-    assert decisions == sorted(decisions)
+def test_bad_parts_name_their_field(make, field):
+    with pytest.raises(errors.InvalidValueError, match=field):
+        make()

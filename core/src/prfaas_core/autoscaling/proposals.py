@@ -1,0 +1,97 @@
+"""What one signal asks for: the formula of the HorizontalPodAutoscaler, `ceil(replicas * value / target)`.
+
+For a total (`AverageValue`) that is `ceil(value / target)`, whatever the number of workers. For a mean or a quantile (`Value`)
+the workers are those that are ready, and the formula holds only for the capacity that the value was measured with: while pods
+that were asked for are still starting, and until the value's window lies behind the last that became ready, such a signal
+asks for no more. Otherwise a queue that waits for its first pod would order the whole pool.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from prfaas_core.autoscaling.observed import Observed, Reading
+from prfaas_core.autoscaling.reasons import ScalingReason
+from prfaas_core.autoscaling.settings import Settings, TargetType
+
+# Against rounding noise, so that 2 pods at exactly 1.5 times the target want 3 and not 4.
+_EPSILON = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a signal asks for, or why it does not; `replicas` is None exactly when `reason` is a fault."""
+
+    name: str
+    replicas: int | None
+    reason: ScalingReason
+    guard: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What is known of the pods behind a value.
+
+    Attributes:
+        starting: pods were asked for that are not ready and still may become so in time.
+        unchanged_s: for how long no further pod has become ready.
+    """
+
+    starting: bool
+    unchanged_s: float
+
+
+def propose(reading: Reading, observed: Observed, settings: Settings, capacity: Capacity) -> Proposal:
+    """Return what a signal asks for, outside of all bounds."""
+    fault = _fault(reading, settings)
+    if fault is not None:
+        return Proposal(reading.name, None, fault, reading.guard)
+    assert reading.value is not None  # noqa: S101  _fault covers None; this tells the type checker
+    replicas, reason = _asked(reading, reading.value, observed, settings, capacity)
+    return Proposal(reading.name, replicas, reason, reading.guard)
+
+
+def propose_in_panic(reading: Reading, observed: Observed, settings: Settings, capacity: Capacity) -> int:
+    """Return what a signal asks for over the short window; 0 when that is not known."""
+    if reading.guard or reading.panic_value is None:
+        return 0
+    found = propose(replace(reading, value=reading.panic_value, fault=None), observed, settings, capacity)
+    return found.replicas or 0
+
+
+def _asked(
+    reading: Reading, value: float, observed: Observed, settings: Settings, capacity: Capacity
+) -> tuple[int, ScalingReason]:
+    replicas, ready = observed.replicas, observed.ready_replicas
+    if reading.target_type is TargetType.AVERAGE_VALUE:
+        ratio = value / (reading.target * max(replicas, 1))
+        exact = math.ceil(value / reading.target - _EPSILON)
+    else:
+        if ready == 0:
+            # There is no mean over no pods. What is set comes first; the signal is read once something serves.
+            return replicas, ScalingReason.WAITING_FOR_PODS
+        ratio = value / reading.target
+        exact = math.ceil(ready * ratio - _EPSILON)
+    if 1 - settings.down.tolerance <= ratio <= 1 + settings.up.tolerance:
+        return replicas, ScalingReason.WITHIN_TOLERANCE
+    if ratio < 1:
+        return min(exact, replicas), ScalingReason.BELOW_TARGET
+    if reading.target_type is TargetType.VALUE:
+        if capacity.starting:
+            return replicas, ScalingReason.WAITING_FOR_PODS
+        if capacity.unchanged_s < reading.window_s:
+            return replicas, ScalingReason.SETTLING
+    return max(exact, replicas), ScalingReason.ABOVE_TARGET
+
+
+def _fault(reading: Reading, settings: Settings) -> ScalingReason | None:
+    if reading.fault is not None:
+        return reading.fault
+    if reading.value is None:
+        return ScalingReason.SIGNAL_MISSING
+    if not math.isfinite(reading.value) or reading.value < 0:
+        return ScalingReason.SIGNAL_INVALID
+    if not 0 <= reading.age_s <= settings.stale_after_s:
+        return ScalingReason.SIGNAL_STALE
+    return None
