@@ -37,16 +37,25 @@ class Cluster:
         network: its loopback ranges.
         supervisor: which owns its processes.
         restart: whether its processes are started again when they end on their own.
+        autoscaler_sync_s: time between two decisions of a HorizontalPodAutoscaler.
     """
 
     def __init__(
-        self, name: str, folder: Path, network: Network, supervisor: Supervisor, *, restart: bool = False
+        self,
+        name: str,
+        folder: Path,
+        network: Network,
+        supervisor: Supervisor,
+        *,
+        restart: bool = False,
+        autoscaler_sync_s: int = flags.AUTOSCALER_SYNC_S,
     ) -> None:
         self.name = name
         self.folder = folder
         self.network = network
         self._supervisor = supervisor
         self._restart = restart
+        self._autoscaler_sync_s = autoscaler_sync_s
         self.server = f"https://{self.in_cluster_address}"
 
     @property
@@ -67,7 +76,9 @@ class Cluster:
             "etcd": self.component("etcd", flags.etcd(self.name, folder, network), STORAGE_STAGE),
             "kube-apiserver": self.component("kube-apiserver", flags.kube_apiserver(folder, network), API_STAGE),
             "kube-controller-manager": self.component(
-                "kube-controller-manager", flags.kube_controller_manager(folder, network), CLIENT_STAGE
+                "kube-controller-manager",
+                flags.kube_controller_manager(folder, network, autoscaler_sync_s=self._autoscaler_sync_s),
+                CLIENT_STAGE,
             ),
             "kube-scheduler": self.component("kube-scheduler", flags.kube_scheduler(folder, network), CLIENT_STAGE),
         }

@@ -11,11 +11,14 @@ from prfaas_local.certificates import Authority, Certificate, private_key_pem, w
 from prfaas_local.network import Network
 
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
+FRONT_PROXY = "front-proxy-client"
+"""As whom the API server reaches the servers of aggregated APIs."""
 
 
 def write_control_plane_files(folder: Path, authority: Authority, network: Network, name: str, server: str) -> None:
     """Write what is not there yet, so that a cluster that is started again knows its old tokens and certificates."""
     pki = folder / "pki"
+    _write_front_proxy_files(pki, name)
     if (folder / "admin.kubeconfig").exists():
         return
     host = network.control
@@ -36,6 +39,18 @@ def write_control_plane_files(folder: Path, authority: Authority, network: Netwo
     write_private(
         folder / "admin.kubeconfig", authority.kubeconfig(server, "admin", ["system:masters"], name=name)
     )  # fmt: skip
+
+
+def _write_front_proxy_files(pki: Path, name: str) -> None:
+    """Write the certificate that aggregated APIs know the API server by.
+
+    Its authority signs nothing else: whoever has a certificate of it may say on whose behalf it asks.
+    """
+    if (pki / f"{FRONT_PROXY}.key").exists():
+        return
+    authority = Authority(f"{name}-front-proxy-ca")
+    write_private(pki / "front-proxy-ca.crt", authority.certificate)
+    _write_pair(pki, FRONT_PROXY, authority.client(FRONT_PROXY))
 
 
 def _write_pair(folder: Path, name: str, pair: Certificate) -> None:

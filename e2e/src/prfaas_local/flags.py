@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prfaas_local.control_plane_files import FRONT_PROXY
 from prfaas_local.network import (
     API_SERVER_PORT,
     CONTROLLER_MANAGER_PORT,
@@ -19,6 +20,8 @@ _CONTROLLERS = (
     "*,-nodeipam,-node-route-controller,-service-lb-controller,-cloud-node-lifecycle-controller,"
     "-endpointslice-controller,-endpointslice-mirroring-controller,-endpoints-controller"
 )
+AUTOSCALER_SYNC_S = 15
+"""Time between two decisions of a HorizontalPodAutoscaler: Kubernetes' default. Tests wait for less."""
 
 
 def etcd(name: str, folder: Path, network: Network) -> list[str]:
@@ -48,7 +51,7 @@ def etcd(name: str, folder: Path, network: Network) -> list[str]:
 
 
 def kube_apiserver(folder: Path, network: Network) -> list[str]:
-    """Return the arguments of the API server."""
+    """Return the arguments of the API server. It serves aggregated APIs by the ClusterIPs of their Services."""
     pki, host = folder / "pki", network.control
     return [
         f"--etcd-servers=https://{host}:{ETCD_PORT}",
@@ -67,18 +70,26 @@ def kube_apiserver(folder: Path, network: Network) -> list[str]:
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={pki / 'service-account.pub'}",
         f"--service-account-signing-key-file={pki / 'service-account.key'}",
+        f"--requestheader-client-ca-file={pki / 'front-proxy-ca.crt'}",
+        f"--requestheader-allowed-names={FRONT_PROXY}",
+        "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        f"--proxy-client-cert-file={pki / 'front-proxy-client.crt'}",
+        f"--proxy-client-key-file={pki / 'front-proxy-client.key'}",
         "--profiling=false",
         "--shutdown-delay-duration=0s",
     ]
 
 
-def kube_controller_manager(folder: Path, network: Network) -> list[str]:
-    """Return the arguments of the controller manager."""
+def kube_controller_manager(folder: Path, network: Network, *, autoscaler_sync_s: int = AUTOSCALER_SYNC_S) -> list[str]:
+    """Return the arguments of the controller manager; HorizontalPodAutoscalers decide every `autoscaler_sync_s`."""
     pki = folder / "pki"
     return [
         *_client("kube-controller-manager", folder, network, CONTROLLER_MANAGER_PORT),
         f"--controllers={_CONTROLLERS}",
         "--use-service-account-credentials",
+        f"--horizontal-pod-autoscaler-sync-period={autoscaler_sync_s}s",
         f"--root-ca-file={pki / 'ca.crt'}",
         f"--service-account-private-key-file={pki / 'service-account.key'}",
     ]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prfaas_local import flags
 from prfaas_local.cluster import Cluster
 from prfaas_local.components import Supervisor
 from prfaas_local.errors import LocalClusterError
@@ -17,11 +18,13 @@ _OCTETS = range(40, 126, 2)
 
 
 @contextmanager
-def control_plane(folder: Path, name: str = "test") -> Iterator[Cluster]:
+def control_plane(
+    folder: Path, name: str = "test", *, autoscaler_sync_s: int = flags.AUTOSCALER_SYNC_S
+) -> Iterator[Cluster]:
     """Start a control plane, and stop it in the end whatever happens, also when this process is killed."""
     with free_network() as network:
         supervisor = Supervisor(folder)
-        cluster = Cluster(name, folder, network, supervisor)
+        cluster = Cluster(name, folder, network, supervisor, autoscaler_sync_s=autoscaler_sync_s)
         try:
             supervisor.start()
             cluster.start()
