@@ -28,6 +28,7 @@ class ConditionType(StrEnum):
     STALLED = "Stalled"
     REACHABLE = "Reachable"
     SCALING = "ScalingActive"
+    REPLICAS_OWNED = "ReplicasOwned"
     COMPATIBLE = "Compatible"
     PROGRAMMED = "Programmed"
     ROLES = "RolesActive"
@@ -39,6 +40,7 @@ TYPES: Final[dict[ConditionType, str]] = {
     ConditionType.STALLED: "True when the operator cannot go on before somebody changes something.",
     ConditionType.REACHABLE: "MemberCluster: its API server answers and accepts the credentials.",
     ConditionType.SCALING: "Pools: the autoscaler has a signal and decides. False holds the last number of replicas.",
+    ConditionType.REPLICAS_OWNED: "Pools: exactly one of people, PrfaaS or another autoscaler sets the number of workers, and the message says which.",
     ConditionType.COMPATIBLE: "InferenceRoute: the KV fingerprints of all its pools are equal.",
     ConditionType.PROGRAMMED: "InferenceRoute: every router has acknowledged the newest configuration.",
     ConditionType.ROLES: "InferenceRoute: instances change roles with the load. False: they stay as they are.",
@@ -97,6 +99,13 @@ class Reason(StrEnum):
     SIGNAL_INVALID = "SignalInvalid"
     PROMETHEUS_UNREACHABLE = "PrometheusUnreachable"
     PROMETHEUS_NOT_CONFIGURED = "PrometheusNotConfigured"
+    # Who sets the number of workers
+    OWNED_BY_SPEC = "OwnedBySpec"
+    OWNED_BY_SCALING = "OwnedByScaling"
+    OWNED_BY_HPA = "OwnedByHPA"
+    OWNED_BY_KEDA = "OwnedByKEDA"
+    OWNERS_CONFLICT = "OwnersConflict"
+    OWNERS_UNKNOWN = "OwnersUnknown"
     # InferenceRoute
     FINGERPRINTS_EQUAL = "FingerprintsEqual"
     FINGERPRINTS_DIFFER = "FingerprintsDiffer"
@@ -149,6 +158,12 @@ REASONS: Final[dict[Reason, str]] = {
     Reason.SIGNAL_INVALID: "The answer is not one finite number; replicas hold.",
     Reason.PROMETHEUS_UNREACHABLE: "Prometheus does not answer, or with an error; replicas hold.",
     Reason.PROMETHEUS_NOT_CONFIGURED: "The operator was started without the address of a Prometheus; replicas hold.",
+    Reason.OWNED_BY_SPEC: "People set `spec.replicas`, or a tool of theirs such as `kubectl scale` or GitOps.",
+    Reason.OWNED_BY_SCALING: "The autoscaler of PrfaaS sizes the pool by `spec.scaling`.",
+    Reason.OWNED_BY_HPA: "A HorizontalPodAutoscaler sets `spec.replicas` through the scale subresource.",
+    Reason.OWNED_BY_KEDA: "A ScaledObject of KEDA does, through the HorizontalPodAutoscaler that it makes.",
+    Reason.OWNERS_CONFLICT: "Several want to set the number of workers; the message names them and the way out.",
+    Reason.OWNERS_UNKNOWN: "HorizontalPodAutoscalers cannot be read, so whether one sizes the pool is not known.",
     Reason.FINGERPRINTS_EQUAL: "All pools of the route can hand KV to each other.",
     Reason.FINGERPRINTS_DIFFER: "Two pools cannot hand KV to each other; the message names the fields.",
     Reason.MODEL_MISMATCH: "The profile of a pool is for another model than the route.",

@@ -42,6 +42,7 @@ EVENT = Resource("", "v1", "Event", "events")
 DEPLOYMENT = Resource("apps", "v1", "Deployment", "deployments")
 DISRUPTION_BUDGET = Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
+HORIZONTAL_POD_AUTOSCALER = Resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 TOKEN_REVIEW = Resource("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", namespaced=False)
 
 

@@ -1,4 +1,4 @@
-"""A watch that lasts: one kind in one namespace, mirrored into a cache for as long as the cluster is a member.
+"""A watch that lasts: one kind in one namespace, or in all, mirrored for as long as somebody wants to know.
 
 `kubernetes.aio.watch` retries for ever without a pause, notices no silent stream and gives up on its second 410; this loop
 resumes from the last resourceVersion after a cut, lists again when that has expired, and backs off while the server is away.
@@ -7,13 +7,13 @@ resumes from the last resourceVersion after a cut, lists again when that has exp
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import structlog
 
 from prfaas_operator.clusters.api import ApiError, ClusterApi
-from prfaas_operator.clusters.cache import ObjectCache
 from prfaas_operator.clusters.resources import Resource
 
 _log = structlog.get_logger(__name__)
@@ -30,24 +30,37 @@ class WatchTimes:
     backoff_last_s: float = 5.0
 
 
+class Mirror(Protocol):
+    """What a watch keeps up to date."""
+
+    def replace(self, resource: Resource, items: Iterable[dict[str, Any]]) -> None:
+        """Take a complete list: what is not in it is gone."""
+
+    def observe(self, resource: Resource, item: dict[str, Any]) -> None:
+        """Take one object, which is new or has changed."""
+
+    def remove(self, resource: Resource, item: dict[str, Any]) -> None:
+        """Take a deletion."""
+
+
 class Watch:
-    """Keeps a cache up to date with one kind of one cluster."""
+    """Keeps a mirror up to date with one kind of one cluster; a namespace of None is all of them."""
 
     def __init__(
         self,
         api: ClusterApi,
         resource: Resource,
-        namespace: str,
-        cache: ObjectCache,
+        namespace: str | None,
+        mirror: Mirror,
         *,
-        label_selector: str,
+        label_selector: str | None,
         on_failure: Callable[[ApiError], None],
         times: WatchTimes,
     ) -> None:
         self._api = api
         self._resource = resource
         self._namespace = namespace
-        self._cache = cache
+        self._mirror = mirror
         self._label_selector = label_selector
         self._on_failure = on_failure
         self._times = times
@@ -63,7 +76,7 @@ class Watch:
                     items, version = await self._api.list(
                         self._resource, self._namespace, label_selector=self._label_selector
                     )
-                    self._cache.replace(self._resource, items)
+                    self._mirror.replace(self._resource, items)
                     self._resource_version = version
                     log.debug("listed", objects=len(items), resource_version=version)
                 began_s = time.monotonic()
@@ -99,7 +112,7 @@ class Watch:
             self._resource_version = item["metadata"]["resourceVersion"]
             match event["type"]:
                 case "ADDED" | "MODIFIED":
-                    self._cache.observe(self._resource, item)
+                    self._mirror.observe(self._resource, item)
                 case "DELETED":
-                    self._cache.remove(self._resource, item)
+                    self._mirror.remove(self._resource, item)
             yield

@@ -1,0 +1,1 @@
+"""Other people's actuators: who else writes the number of a pool's workers, and what the operator tells them."""
