@@ -10,6 +10,7 @@ import structlog
 from kubernetes.aio.client import ApiClient, Configuration
 
 from prfaas_operator import api
+from prfaas_operator.actuators.autoscalers import Autoscalers
 from prfaas_operator.children.metadata import OWNER_ANNOTATION
 from prfaas_operator.clusters.api import ApiError, ClusterApi, FencedError
 from prfaas_operator.clusters.fleet import Fleet
@@ -90,6 +91,13 @@ class Hub:
                 metrics=metrics,
                 interval_s=options.autoscaling_interval_s,
             ),
+            autoscalers=Autoscalers(
+                hub,
+                namespaces=options.watched_namespaces,
+                on_change=lambda pool: self.context.touch(pool),
+                on_readable=self._autoscalers_readable,
+                times=options.members.watch,
+            ),
             roles=RoleBalancer(
                 routes=lambda: planning.exchanging_routes(self.context),
                 on_change=self._roles_changed,
@@ -138,12 +146,14 @@ class Hub:
         """Read what is there, and begin to work on it."""
         await self.context.ledger.load()
         self._metrics.orphans.set(len(self.context.ledger))
+        await self.context.autoscalers.fill()
         await self._comparison.fill()
         self.context.queue.start()
         await self._server.start()
         loops = (
             ("events", self.context.events.run()),
             ("autoscaling", self.context.scaler.run()),
+            ("autoscalers", self.context.autoscalers.run()),
             ("roles", self.context.roles.run()),
             ("links", self.context.links.run()),
             ("answers", self.context.answers.run()),
@@ -254,6 +264,10 @@ class Hub:
 
     def _certificates_changed(self) -> None:
         for ref in self.context.store.refs((api.InferenceRoute.__name__,)):
+            self.context.queue.add(ref)
+
+    def _autoscalers_readable(self) -> None:
+        for ref in self.context.store.refs(POOL_KINDS):
             self.context.queue.add(ref)
 
     def _links(self) -> Iterator[tuple[Ref, api.KVLink]]:

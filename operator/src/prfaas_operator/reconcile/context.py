@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from prfaas_operator import api
+from prfaas_operator.actuators.autoscalers import Autoscalers
 from prfaas_operator.api.status import Status
 from prfaas_operator.clusters.api import ApiError, ClusterApi
 from prfaas_operator.clusters.fleet import Fleet
@@ -48,6 +49,7 @@ class Context:
     archive: SnapshotArchive
     ledger: Ledger
     scaler: PoolScaler
+    autoscalers: Autoscalers
     roles: RoleBalancer
     links: LinkMeter
     capacities: LinkCapacities

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from prfaas_core import compatibility
 from prfaas_core.errors import CoreError
 from prfaas_operator import api
+from prfaas_operator.actuators.ownership import Ownership
 from prfaas_operator.api.conditions import ConditionStatus, ConditionType, Reason
 from prfaas_operator.api.inference_route import Placement
 from prfaas_operator.children.config_map import build_profile
@@ -22,7 +23,7 @@ from prfaas_operator.clusters.member import Member
 from prfaas_operator.clusters.resources import DEPLOYMENT
 from prfaas_operator.events import EventType
 from prfaas_operator.objects import Stored
-from prfaas_operator.reconcile import deletion, placement, roles
+from prfaas_operator.reconcile import deletion, owners, placement, roles
 from prfaas_operator.reconcile.children import ChildError
 from prfaas_operator.reconcile.context import Context, now
 from prfaas_operator.scaling.pools import ScaledPool, ScalingView
@@ -51,6 +52,7 @@ class Observation:
     deployment: dict[str, Any] | None  # as the cache has it
     fault: Fault | None
     scaling: ScalingView | None
+    ownership: Ownership
 
 
 def role_of(model: api.Pool) -> Role:
@@ -104,6 +106,7 @@ async def reconcile(context: Context, stored: Stored) -> float | None:
         deployment=member.cache.get(DEPLOYMENT, ref.name) if member is not None else None,
         fault=fault,
         scaling=scaling,
+        ownership=owners.owner(context, stored, model),
     )
     status = pool_status(stored, model, observation)
     if await context.write_status(stored, status):
@@ -181,6 +184,8 @@ def pool_status(stored: Stored, model: api.Pool, seen: Observation) -> api.PoolS
         conditions.set(ConditionType.SCALING, seen.scaling.active, seen.scaling.reason, seen.scaling.message)
     else:
         conditions.set(ConditionType.SCALING, None, Reason.PENDING, "no decision was taken yet")
+    owned = seen.ownership
+    conditions.set(ConditionType.REPLICAS_OWNED, owned.owned, owned.reason, owned.message)
     autoscaling = None
     if model.spec.scaling is not None:
         autoscaling = seen.scaling.status if seen.scaling is not None else before.autoscaling
@@ -307,6 +312,9 @@ async def _report_unreadable(context: Context, stored: Stored) -> None:
 
 def _announce(context: Context, stored: Stored, before: api.Pool, after: api.PoolStatus) -> None:
     """Tell of a change that a person would want to read in `kubectl describe`."""
+    owned, had = after.condition(ConditionType.REPLICAS_OWNED), before.status.condition(ConditionType.REPLICAS_OWNED)
+    if owned is not None and owned.reason == Reason.OWNERS_CONFLICT and (had is None or had.message != owned.message):
+        context.events.record(stored, EventType.WARNING, owned.reason, owned.message)
     ready, was = after.condition(ConditionType.READY), before.status.condition(ConditionType.READY)
     if ready is None or (was is not None and was.reason == ready.reason):
         return

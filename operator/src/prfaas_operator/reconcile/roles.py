@@ -54,6 +54,8 @@ def exchange(context: Context, stored: Stored, route: api.InferenceRoute) -> Exc
         if pool is None:
             raise RefusedError(f"no {kind.__name__} {name}; make it")
         model = pool[1]
+        for autoscaler in context.autoscalers.of(pool[0].ref):
+            raise RefusedError(f"{kind.__name__} {name} is sized by {autoscaler}; delete that, or set roles.mode Fixed")
         replicas = model.spec.replicas
         if replicas is None:
             raise RefusedError(
@@ -77,6 +79,15 @@ def exchange(context: Context, stored: Stored, route: api.InferenceRoute) -> Exc
         )
     (prefill, prefill_replicas), (decode, decode_replicas) = found
     return Exchange(prefill, decode, prefill_replicas, decode_replicas)
+
+
+def claiming(context: Context, pool: Ref) -> Iterator[Ref]:
+    """Yield the routes with roles `Auto` whose instances a pool has, also where they cannot change roles."""
+    for stored, route in exchanging(context, pool.namespace):
+        local = route.spec.local_prefill_pool_ref
+        prefill = Ref(api.PrefillPool.__name__, pool.namespace, local.name) if local is not None else None
+        if pool in (prefill, Ref(api.DecodePool.__name__, pool.namespace, route.spec.decode_pool_ref.name)):
+            yield stored.ref
 
 
 def users(context: Context, pool: Ref) -> Iterator[Ref]:
