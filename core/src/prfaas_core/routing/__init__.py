@@ -12,6 +12,7 @@ the same functions.
 | `paper` | section 3.4.3 of the paper, with a table of what it leaves open |
 | `estimates` | when a request has its first token, as far as a router can tell |
 | `prices`, `finish_time` | where a request finishes soonest, without eating what others need |
+| `sleeping` | what requests want of pools that are scaled to zero |
 | `backlog` | how a router keeps account of what it has sent |
 | `baselines` | what other systems do |
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prfaas_core.routing import finish_time, paper
+from prfaas_core.routing import finish_time, paper, sleeping
 from prfaas_core.routing.reasons import (
     Algorithm,
     Bandwidth,
@@ -51,6 +52,7 @@ __all__ = [
     "Worker",
     "choose_worker",
     "decide",
+    "wanted",
 ]
 
 Policy = Callable[[Request, View], Decision]
@@ -63,6 +65,18 @@ def decide(request: Request, view: View) -> Decision:
     Raises:
         NoDecodeWorkerError: the decode pool has no usable worker.
     """
-    if view.algorithm is Algorithm.FINISH_TIME:
-        return finish_time.decide(request, view)
-    return paper.decide(request, view)
+    policy = _policy(view)
+    return sleeping.decide(policy, request, view) if view.asleep else policy(request, view)
+
+
+def wanted(request: Request, view: View) -> str | None:
+    """Return the sleeping prefill pool that `request` would take if no pool of the route slept; None for no such pool.
+
+    Raises:
+        NoDecodeWorkerError: the decode pool has no usable worker, and does not sleep either.
+    """
+    return sleeping.wanted(_policy(view), request, view) if view.asleep else None
+
+
+def _policy(view: View) -> Policy:
+    return finish_time.decide if view.algorithm is Algorithm.FINISH_TIME else paper.decide

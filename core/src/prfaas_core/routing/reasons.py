@@ -101,6 +101,16 @@ class Reason(enum.StrEnum):
         "shadow_would_be_remote", ReasonKind.POLICY, "the route's policy.mode is Shadow; Enforce would have gone remote"
     )  # fmt: skip
     NO_REMOTE_POOL = ("no_remote_pool", ReasonKind.POLICY, "above the threshold, but the route names no remote pool")
+    REMOTE_ASLEEP = (
+        "remote_asleep",
+        ReasonKind.POLICY,
+        "the remote pool that it would go to is scaled to zero, and is woken: prefilled in the decode cluster",
+    )
+    LOCAL_PREFILL_ASLEEP = (
+        "local_prefill_asleep",
+        ReasonKind.POLICY,
+        "the local prefill pool is scaled to zero, and is woken: the decode worker prefills",
+    )
     MULTIPLE_CHOICES = (
         "multiple_choices",
         ReasonKind.REQUEST,

@@ -108,6 +108,7 @@ class View:
         signals_age_s: age of the oldest of prices, curves and link.
         stale_after_s: the age from which they count for nothing.
         absorb: whether decode workers may prefill although there is a local prefill pool.
+        asleep: pools without a worker that get one when requests want it; see `prfaas_core.routing.sleeping`.
     """
 
     threshold_tokens: int
@@ -122,6 +123,7 @@ class View:
     signals_age_s: float = 0.0
     stale_after_s: float = math.inf
     absorb: bool = True
+    asleep: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class Decision:
         regret_s: in shadow mode, by how many seconds the first token comes later than from where the policy would have sent
             the request, as estimated, below 0 when it comes sooner; None when it would not have gone elsewhere, or when
             nothing is known.
+        wanted: the prefill pool that it would have gone to if that did not sleep.
     """
 
     destination: Destination
@@ -148,3 +151,4 @@ class Decision:
     uncached_tokens: int
     first_token_s: float | None = None
     regret_s: float | None = None
+    wanted: str | None = None
