@@ -14,6 +14,7 @@ ROUTE_LABEL = "prfaas.dev/route"
 REVISION_LABEL = "prfaas.dev/revision"
 OWNER_ANNOTATION = "prfaas.dev/owner"
 OWNER_UID_ANNOTATION = "prfaas.dev/owner-uid"
+DRAINING_ANNOTATION = "prfaas.dev/draining"  # on a worker that is to go, with the time since when
 
 MANAGED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 

@@ -15,6 +15,7 @@ from prfaas_core.profiles import Curve, Profile
 from prfaas_operator import api
 from prfaas_operator.api.inference_route import PolicyAlgorithm, PolicyMode
 from prfaas_operator.api.kv_link import AddressTranslation, Bandwidth
+from prfaas_operator.children.metadata import DRAINING_ANNOTATION
 from prfaas_operator.configuration import pricing
 from prfaas_protocol import configuration_pb2 as pb
 
@@ -87,7 +88,7 @@ class RouteView:
 
 
 def ready_workers(pods: Iterable[Mapping[str, Any]], owner: str) -> tuple[Worker, ...]:
-    """Return the pods of an owner that are ready and stay, by name."""
+    """Return the pods of an owner that are ready and stay, by name. Those that drain get no new work."""
     found = []
     for pod in pods:
         metadata, status = pod["metadata"], pod.get("status") or {}
@@ -100,6 +101,7 @@ def ready_workers(pods: Iterable[Mapping[str, Any]], owner: str) -> tuple[Worker
             ready
             and address
             and "deletionTimestamp" not in metadata
+            and DRAINING_ANNOTATION not in annotations
             and annotations.get("prfaas.dev/owner-uid") == owner
         ):
             found.append(Worker(metadata["name"], address))

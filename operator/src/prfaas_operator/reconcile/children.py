@@ -63,7 +63,7 @@ class Children:
             and self._applied.get(key) == _Applied(desired, _essence(cached, body))
         ):
             return cached
-        api = _connected(member)
+        api = connected(member)
         try:
             force = await self._is_ours(api, resource, member.namespace, name, owner)
             if not force:
@@ -71,7 +71,7 @@ class Children:
             result = await api.apply(resource, body, force=force)
         except ApiError as error:
             self._namespaces.discard((member.namespace, member.name))
-            raise _explained(error, member, resource, name) from error
+            raise explained(error, member, resource, name) from error
         if cached is None or cached["metadata"]["resourceVersion"] != result["metadata"]["resourceVersion"]:
             _log.info("applied", cluster=member.name, namespace=member.namespace, kind=resource.kind, name=name)
         member.cache.observe(resource, result)
@@ -141,14 +141,15 @@ class Children:
             if owner_uid(item) == owner and "deletionTimestamp" not in item["metadata"]
         }
         if present - wanted:
-            await self.remove(_connected(member), member.namespace, owner, keep=wanted)
+            await self.remove(connected(member), member.namespace, owner, keep=wanted)
 
 
 def _name(item: Mapping[str, Any]) -> str:
     return str(item["metadata"]["name"])
 
 
-def _connected(member: Member) -> ClusterApi:
+def connected(member: Member) -> ClusterApi:
+    """Return the client of a member; `ChildError` while there is none."""
     if member.api is None:
         raise ChildError(Reason.CLUSTER_UNREACHABLE, member.health.message, retry=True)
     return member.api
@@ -171,7 +172,8 @@ def _essence(live: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[str, obj
     return metadata["uid"], metadata["resourceVersion"]
 
 
-def _explained(error: ApiError, member: Member, resource: Resource, name: str) -> ChildError:
+def explained(error: ApiError, member: Member, resource: Resource, name: str) -> ChildError:
+    """Return what people should know of a refused write."""
     what = f"{resource.kind} {member.namespace}/{name} in cluster {member.name}"
     # The API server answers 500 to a template that it cannot read, as if that were its own fault.
     if error.status == 500 and "failed to convert" in error.message:

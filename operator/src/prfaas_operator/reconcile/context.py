@@ -24,6 +24,7 @@ from prfaas_operator.options import Options
 from prfaas_operator.reconcile.children import Children
 from prfaas_operator.scaling.answers import AnswerMeter
 from prfaas_operator.scaling.capacities import LinkCapacities
+from prfaas_operator.scaling.idleness import IdlenessMeter
 from prfaas_operator.scaling.links import LinkMeter
 from prfaas_operator.scaling.pools import PoolScaler
 from prfaas_operator.scaling.roles import RoleBalancer
@@ -54,6 +55,7 @@ class Context:
     links: LinkMeter
     capacities: LinkCapacities
     answers: AnswerMeter
+    idleness: IdlenessMeter
     events: EventRecorder
     metrics: Metrics
     ca_pem: Callable[[], str]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from prfaas_operator import api
 from prfaas_operator.api.route_plan import RolesMode
-from prfaas_operator.children.metadata import owner_uid
+from prfaas_operator.children.metadata import DRAINING_ANNOTATION, owner_uid
 from prfaas_operator.clusters.resources import DEPLOYMENT, POD
 from prfaas_operator.objects import Ref, Stored
 from prfaas_operator.reconcile.context import Context
@@ -130,4 +130,5 @@ def settled(context: Context, pool: Ref, replicas: int) -> bool:
         int((deployment.get("spec") or {}).get("replicas", 0)) == replicas
         and int(status.get("readyReplicas", 0)) == replicas
         and len(pods) == replicas
+        and not any(DRAINING_ANNOTATION in (pod["metadata"].get("annotations") or {}) for pod in pods)
     )

@@ -8,7 +8,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,14 @@ class Sample:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class ByPod:
+    """The answer to a question that has one number for each pod; `fault` says why there is none."""
+
+    values: Mapping[str, float]
+    fault: str
+
+
 class Prometheus:
     """Asks one Prometheus server."""
 
@@ -48,6 +56,16 @@ class Prometheus:
 
     async def ask(self, query: str) -> Sample:
         """Return the value of an instant query that has one, and for every other answer the reason."""
+        result = await self._result(query)
+        return result if isinstance(result, Sample) else sample(result, self._clock())
+
+    async def by_pod(self, query: str) -> ByPod:
+        """Return the values of an instant query that has one for each pod, and for every other answer the reason."""
+        result = await self._result(query)
+        return ByPod({}, result.message) if isinstance(result, Sample) else by_pod(result)
+
+    async def _result(self, query: str) -> Any:
+        """Return what the result of an instant query is, or a `Sample` that says why there is none."""
         if self._url is None:
             return Sample(
                 None, 0, Reason.PROMETHEUS_NOT_CONFIGURED, "the operator was started without --prometheus-url"
@@ -56,12 +74,11 @@ class Prometheus:
         try:
             # `requests` limits each read; the limit here is on the whole.
             async with asyncio.timeout(2 * self._timeout_s):
-                result = await loop.run_in_executor(self._executor, self._query, query)
+                return await loop.run_in_executor(self._executor, self._query, query)
         except TimeoutError:
             return Sample(None, 0, Reason.PROMETHEUS_UNREACHABLE, f"no answer within {2 * self._timeout_s:g} s")
         except (requests.RequestException, PrometheusApiClientException, ValueError) as error:
             return Sample(None, 0, Reason.PROMETHEUS_UNREACHABLE, str(error))
-        return sample(result, self._clock())
 
     def _query(self, query: str) -> Any:
         connection = getattr(self._connections, "connection", None)
@@ -89,3 +106,18 @@ def sample(result: Any, now_s: float) -> Sample:
     if not math.isfinite(value):
         return Sample(None, age_s, Reason.SIGNAL_INVALID, f"the value is {text}")
     return Sample(value, age_s, None, "")
+
+
+def by_pod(result: Any) -> ByPod:
+    """Return the numbers of an instant vector by the label `pod`; those that are not finite are left out."""
+    if not isinstance(result, list):
+        return ByPod({}, "the answer is not an instant vector")
+    values: dict[str, float] = {}
+    for series in result:
+        try:
+            pod, value = str(series["metric"]["pod"]), float(series["value"][1])
+        except (KeyError, TypeError, ValueError, IndexError):
+            return ByPod({}, "the answer is not one number for each pod")
+        if math.isfinite(value):
+            values[pod] = value
+    return ByPod(values, "" if values else "Prometheus knows none of the workers")
