@@ -34,6 +34,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.tls.existingSecret | default (printf "%s-tls" (include "prfaas.fullname" .)) -}}
 {{- end -}}
 
+{{- /* The Service by which HorizontalPodAutoscalers and KEDA reach the operator. */ -}}
+{{- define "prfaas.actuatorsService" -}}
+{{- printf "%s-actuators" (include "prfaas.fullname" .) | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
 {{- /* HOST:PORT that routers connect to. */ -}}
 {{- define "prfaas.advertiseAddress" -}}
 {{- if .Values.advertiseAddress -}}
@@ -64,6 +69,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.service.loadBalancerIP -}}
 {{- $names = append $names .Values.service.loadBalancerIP -}}
 {{- end -}}
+{{- $actuators := include "prfaas.actuatorsService" . -}}
+{{- $names = concat $names (list (printf "%s.%s" $actuators .Release.Namespace) (printf "%s.%s.svc" $actuators .Release.Namespace) (printf "%s.%s.svc.cluster.local" $actuators .Release.Namespace)) -}}
 {{- concat $names .Values.tls.extraNames | uniq | toJson -}}
 {{- end -}}
 
