@@ -40,6 +40,13 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str]:
     add("--host", default=defaults.host, help="address to listen on")
     add("--http-port", type=_port, default=defaults.http_port, help="port of /healthz and /metrics")
     add("--grpc-port", type=_port, default=defaults.grpc_port, help="port of the routers' configuration")
+    add("--external-metrics-port", type=_port,
+        help="port of the API external.metrics.k8s.io for HorizontalPodAutoscalers; without it that is not served")  # fmt: skip
+    add("--external-scaler-port", type=_port,
+        help="port of the external scaler for KEDA; without it that is not served")  # fmt: skip
+    add(
+        "--external-scaler-tls", action="store_true", help="serve the external scaler with the certificate of --tls-dir"
+    )
     add("--advertise-address", required=True, metavar="HOST:PORT", help="where routers reach --grpc-port")
     add("--tls-dir", type=Path, default=Path("/etc/prfaas/tls"), help="folder with tls.crt, tls.key and ca.crt")
     add("--namespace", action="append", default=[], help="namespace of the hub to work on, repeatedly; without it: all")
@@ -76,6 +83,9 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str]:
         host=found.host,
         http_port=found.http_port,
         grpc_port=found.grpc_port,
+        external_metrics_port=found.external_metrics_port,
+        external_scaler_port=found.external_scaler_port,
+        external_scaler_tls=found.external_scaler_tls,
         watched_namespaces=tuple(sorted(set(found.namespace))),
         kubeconfig=found.kubeconfig,
         prometheus_url=found.prometheus_url,

@@ -19,6 +19,9 @@ class Options:
     host: str = "0.0.0.0"
     http_port: int = 8080
     grpc_port: int = 50051
+    external_metrics_port: int | None = None  # None: not served
+    external_scaler_port: int | None = None  # None: not served
+    external_scaler_tls: bool = False
     watched_namespaces: tuple[str, ...] = ()  # empty: all
     kubeconfig: Path | None = None  # None: the ServiceAccount of the pod
     prometheus_url: str | None = None
