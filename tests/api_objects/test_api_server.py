@@ -62,7 +62,7 @@ def test_applying_the_manifests_twice_changes_nothing(
 
     def versions() -> list[str]:
         found = json.loads(api_server.kubectl("get", "prfaas", "-n", namespace, "-o", "json"))["items"]
-        assert len(found) == 9
+        assert len(found) == 10
         return [item["metadata"]["resourceVersion"] for item in found]
 
     api_server.kubectl(*apply)

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 CHARTS = Path(__file__).resolve().parents[2] / "charts"
 HUB = "system:serviceaccount:prfaas-system:prfaas-operator"
 MEMBER = "system:serviceaccount:prfaas-member:prfaas-operator"
-KINDS = ("memberclusters", "modelprofiles", "prefillpools", "decodepools", "kvlinks", "inferenceroutes")
+KINDS = ("memberclusters", "modelprofiles", "prefillpools", "decodepools", "kvlinks", "inferenceroutes", "budgets")
 Helm = Callable[..., str]
 
 

@@ -27,11 +27,12 @@ from prfaas_operator.ledger import Ledger
 from prfaas_operator.metrics import Metrics
 from prfaas_operator.objects import POOL_KINDS, ObjectStore, Ref
 from prfaas_operator.options import Options
-from prfaas_operator.reconcile import clusters, links, planning, pools, profiles, routes
+from prfaas_operator.reconcile import budgets, clusters, links, planning, pools, profiles, routes
 from prfaas_operator.reconcile.children import Children
 from prfaas_operator.reconcile.context import Context
 from prfaas_operator.reconcile.metering import decode_pools, metered_links
 from prfaas_operator.scaling.answers import AnswerMeter
+from prfaas_operator.scaling.budgets import Budgets
 from prfaas_operator.scaling.capacities import LinkCapacities
 from prfaas_operator.scaling.links import LinkMeter
 from prfaas_operator.scaling.pools import PoolScaler, ScaledPool
@@ -49,6 +50,7 @@ _RECONCILERS = {
     api.DecodePool.__name__: pools.reconcile,
     api.KVLink.__name__: links.reconcile,
     api.InferenceRoute.__name__: routes.reconcile,
+    api.Budget.__name__: budgets.reconcile,
 }
 
 
@@ -104,6 +106,7 @@ class Hub:
                 metrics=metrics,
                 interval_s=options.role_interval_s,
             ),
+            budgets=Budgets(book=lambda namespace: budgets.book(self.context, namespace), on_change=queue.add),
             links=LinkMeter(
                 self._prometheus.ask,
                 links=lambda: metered_links(self.context),

@@ -1,6 +1,7 @@
 """The operator's own metrics."""
 
 import contextlib
+from collections.abc import Mapping
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -66,14 +67,47 @@ class Metrics:
             "prfaas_operator_desired_replicas", "Workers that the operator asks for.", ["namespace", "kind", "pool"],
             registry=registry,
         )  # fmt: skip
+        self.budget_used = Gauge(
+            "prfaas_operator_budget_used", "What pools take of a resource, by what they ask for.",
+            ["namespace", "budget", "resource"], registry=registry,
+        )  # fmt: skip
+        self.budget_limit = Gauge(
+            "prfaas_operator_budget_limit", "What a budget allows of a resource.", ["namespace", "budget", "resource"],
+            registry=registry,
+        )  # fmt: skip
+        self.budget_held_back = Gauge(
+            "prfaas_operator_budget_held_back_replicas", "Workers that a pool would have without a budget, and has not.",
+            ["namespace", "budget", "kind", "pool"], registry=registry,
+        )  # fmt: skip
         self.orphans = Gauge(
             "prfaas_operator_orphans",
             "Deleted objects whose children are still in a member cluster.",
             registry=registry,
         )
 
+    def budgeted(
+        self,
+        namespace: str,
+        budget: str,
+        uses: Mapping[str, tuple[float, float]],
+        held_back: Mapping[tuple[str, str], int],
+    ) -> None:
+        """Record what is used of each resource of a budget and its limit, and the workers that pools lack."""
+        self._forget_budget(namespace, budget)
+        for resource, (used, limit) in uses.items():
+            self.budget_used.labels(namespace, budget, resource).set(used)
+            self.budget_limit.labels(namespace, budget, resource).set(limit)
+        for (kind, pool), replicas in held_back.items():
+            self.budget_held_back.labels(namespace, budget, kind, pool).set(replicas)
+
+    def _forget_budget(self, namespace: str, budget: str) -> None:
+        for metric in (self.budget_used, self.budget_limit, self.budget_held_back):
+            metric.remove_by_labels({"namespace": namespace, "budget": budget})
+
     def forget(self, kind: str, namespace: str, name: str) -> None:
         """Drop the series of an object that is gone."""
+        if kind == "Budget":
+            self._forget_budget(namespace, name)
         for metric, labels in (
             (self.desired_replicas, (namespace, kind, name)),
             (self.member_reachable, (namespace, name) if kind == "MemberCluster" else None),

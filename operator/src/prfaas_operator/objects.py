@@ -169,6 +169,8 @@ def _refers(model: api.Resource | None, ref: Ref) -> bool:
         case api.KVLink():
             ends = (model.spec.from_cluster_ref.name, model.spec.to_cluster_ref.name)
             return ref.kind == api.MemberCluster.__name__ and ref.name in ends
+        case api.Budget():
+            return ref.kind in (*POOL_KINDS, api.ModelProfile.__name__, api.KVLink.__name__)
         case api.InferenceRoute():
             spec = model.spec
             prefill = [pool.name for pool in spec.remote_prefill_pool_refs]

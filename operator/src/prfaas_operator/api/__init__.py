@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from prfaas_operator.api.budget import Budget, BudgetSpec, BudgetStatus
 from prfaas_operator.api.decode_pool import DecodePool, DecodePoolSpec
 from prfaas_operator.api.inference_route import InferenceRoute, InferenceRouteSpec, InferenceRouteStatus
 from prfaas_operator.api.kv_link import KVLink, KVLinkSpec, KVLinkStatus
@@ -25,6 +26,7 @@ KINDS: Final[tuple[type[Resource], ...]] = (
     DecodePool,
     KVLink,
     InferenceRoute,
+    Budget,
 )
 
 __all__ = [
@@ -33,6 +35,9 @@ __all__ = [
     "GROUP",
     "KINDS",
     "VERSION",
+    "Budget",
+    "BudgetSpec",
+    "BudgetStatus",
     "DecodePool",
     "DecodePoolSpec",
     "InferenceRoute",

@@ -120,6 +120,9 @@ class Reason(StrEnum):
     ROLES_PLANNED = "RolesPlanned"
     ROLES_REFUSED = "RolesRefused"
     INPUTS_MISSING = "InputsMissing"
+    # Budget
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    COST_UNKNOWN = "CostUnknown"
 
 
 REASONS: Final[dict[Reason, str]] = {
@@ -177,6 +180,8 @@ REASONS: Final[dict[Reason, str]] = {
     Reason.ROLES_PLANNED: "The best roles were computed and a decision taken.",
     Reason.ROLES_REFUSED: "The pools of the route cannot exchange instances; the message says why.",
     Reason.INPUTS_MISSING: "Too little is measured to plan roles; they hold.",
+    Reason.BUDGET_EXCEEDED: "Pools have more than the budget allows, and none of them may give it up.",
+    Reason.COST_UNKNOWN: "What a worker of some pool costs is not known; that pool does not grow.",
 }
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from prfaas_operator.api.model import Model
 from prfaas_operator.api.resource import AGE, READY, REASON, Column, Definition, Resource
 from prfaas_operator.api.rules import Rule, immutable
-from prfaas_operator.api.scalars import Between, Count, ModelName, Positive, Seconds, Term, Tokens
+from prfaas_operator.api.scalars import Between, Count, ModelName, NonNegative, Positive, Seconds, Term, Tokens
 from prfaas_operator.api.status import Status
 
 _IDENTITY: Final = "it is part of the KV fingerprint; make another ModelProfile and point the pools' profileRef to it"
@@ -66,6 +66,8 @@ class Accelerator(Model):
     """Name of the accelerator, such as H200."""
     count_per_instance: Annotated[int, Between(1, 1024)] = 1
     """Accelerators of one worker."""
+    cost_per_hour: NonNegative | None = None
+    """Money for one accelerator and hour, in the currency of your bill; budgets reckon with it."""
 
 
 class KVConnector(Model):

@@ -56,9 +56,10 @@ PREFILL_POOL = _own(api.PrefillPool)
 DECODE_POOL = _own(api.DecodePool)
 KV_LINK = _own(api.KVLink)
 INFERENCE_ROUTE = _own(api.InferenceRoute)
+BUDGET = _own(api.Budget)
 
 # What the operator owns in the hub's API group; members know nothing of it.
-OWN = (MEMBER_CLUSTER, MODEL_PROFILE, PREFILL_POOL, DECODE_POOL, KV_LINK, INFERENCE_ROUTE)
+OWN = (MEMBER_CLUSTER, MODEL_PROFILE, PREFILL_POOL, DECODE_POOL, KV_LINK, INFERENCE_ROUTE, BUDGET)
 # What the operator writes into a member's namespace.
 CHILDREN = (SERVICE_ACCOUNT, CONFIG_MAP, SERVICE, DISRUPTION_BUDGET, DEPLOYMENT)
 # What the operator watches there.

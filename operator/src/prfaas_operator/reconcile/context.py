@@ -23,6 +23,7 @@ from prfaas_operator.objects import ObjectStore, Ref, Stored
 from prfaas_operator.options import Options
 from prfaas_operator.reconcile.children import Children
 from prfaas_operator.scaling.answers import AnswerMeter
+from prfaas_operator.scaling.budgets import Budgets
 from prfaas_operator.scaling.capacities import LinkCapacities
 from prfaas_operator.scaling.idleness import IdlenessMeter
 from prfaas_operator.scaling.links import LinkMeter
@@ -52,6 +53,7 @@ class Context:
     scaler: PoolScaler
     autoscalers: Autoscalers
     roles: RoleBalancer
+    budgets: Budgets
     links: LinkMeter
     capacities: LinkCapacities
     answers: AnswerMeter

@@ -16,11 +16,12 @@ def metered_links(context: Context) -> list[MeteredLink]:
     for ref in context.store.refs((api.KVLink.__name__,)):
         stored = context.store.get(ref)
         if stored is not None and isinstance(stored.model, api.KVLink) and not stored.deleting:
-            found.append(_metered(context, stored, stored.model))
+            found.append(metered(context, stored, stored.model))
     return found
 
 
-def _metered(context: Context, stored: Stored, link: api.KVLink) -> MeteredLink:
+def metered(context: Context, stored: Stored, link: api.KVLink) -> MeteredLink:
+    """Return a link with the pools at its ends."""
     namespace = stored.ref.namespace
     source, target = link.spec.from_cluster_ref.name, link.spec.to_cluster_ref.name
     decode: set[Workers] = set()
