@@ -149,7 +149,7 @@ def test_what_is_not_identity_can_change(api_server: Any, applied: str) -> None:
         ("MemberCluster", "east", {"kubeconfigSecretRef": {"name": "renewed", "key": "kubeconfig"}, "region": "north"}),
         ("ModelProfile", "case-study-h20", {"decode": {"slots": 24}, "model": {"maxModelLenTokens": 65536}}),
         ("PrefillPool", "east-prefill", {"profileRef": {"name": "case-study-h200"}}),
-        ("PrefillPool", "east-prefill", {"replicas": None, "scaling": {"maxReplicas": 3, "signal": {"name": "PrefillQueueWait", "targetValue": 1}}}),
+        ("PrefillPool", "east-prefill", {"replicas": None, "scaling": {"maxReplicas": 3, "signals": [{"name": "PrefillQueueWait", "targetValue": 1}]}}),
         ("PrefillPool", "west-prefill", {"scaling": None, "replicas": 2}),
         ("KVLink", "west-to-east", {"capacityGbps": 0.1}),
         ("InferenceRoute", "chat", {"policy": {"threshold": 20000, "mode": "Shadow"}}),
@@ -204,8 +204,16 @@ def test_a_full_status_of_every_kind_is_accepted(api_server: Any, applied: str) 
     pool = {
         "replicas": 2000, "readyReplicas": 1, "updatedReplicas": 2, "desiredReplicas": 2, "selector": "a=b", "revision": "1a2b",
         "autoscaling": {
-            "signalValue": 0.25, "query": "up", "desiredReplicas": 2, "lastScaleTime": now,
+            "signals": [
+                {
+                    "name": "Query[1]", "query": "up", "value": 0.25, "targetValue": 1, "targetType": "Value", "guard": True,
+                    "proposedReplicas": 2, "reason": "WithinTolerance", "message": "m",
+                }
+            ],
+            "desiredReplicas": 2, "wantedReplicas": 2, "periodSeconds": 5, "lastScaleTime": now,
             "lastDecision": {"reason": "AboveTarget", "message": "m", "time": now},
+            "decisions": [{"time": now, "fromReplicas": 1, "toReplicas": 2, "reason": "AboveTarget", "message": "m"}],
+            "forecast": {"predictedReplicas": 3, "targetTime": now, "error": 0.1, "message": "m"},
         },
     }  # fmt: skip
     router = {"name": "chat-router-0", "cluster": "east", "version": 7, "acknowledged": False, "message": "no"}
@@ -256,7 +264,7 @@ def test_a_full_status_of_every_kind_is_accepted(api_server: Any, applied: str) 
 EDGES = st.sampled_from(
     [
         0, 1, 2, -1, 0.5, 1.5, 63, 64, 1000, 1001, 4096, 65535, 65536, 16_777_216, 16_777_217, 10**9, 10**13, 2**62, True, False,
-        "", "a", "A", "-a", "a-", "a.b", "a b", "ä", "a\n", "auto", "Auto", "Query", "DecodeRunning", "PrefillQueueWait", "Sim",
+        "", "a", "A", "-a", "a-", "a.b", "a b", "ä", "a\n", "auto", "Auto", "Query", "DecodeRequests", "PrefillQueueWait", "Sim",
         "Hybrid", "1%", "0%", "100%", "1e3%", "10.0.0.0/8", "10.0.0.1/8", "10.0.0.0/08", "10.0.0.0/255.0.0.0", "fd00::/8", "FD00::/8",
         "::ffff:1.2.3.4/128", "1.2.3.4", "01.2.3.4", "fe80::1%eth0", "::1", "1.2.3", "a" * 63, "a" * 64, "a" * 254, "x" * 5000,
         [], {}, ["a"], {"name": "a"}, [{"name": "a"}], [{"name": "a"}, {"name": "a"}], [{"name": "a", "image": "b"}], {"a": "b"}, {"a": 1},

@@ -295,9 +295,13 @@ class Tenant:
                 self.bodies[f"{body['kind']}/{body['metadata']['name']}"] = body
         # Sizes that tests count on; those of the demonstration are its own business.
         self.bodies["PrefillPool/east-prefill"]["spec"]["replicas"] = 2
-        for key, least, target in (("PrefillPool/west-prefill", 1, 0.5), ("DecodePool/east-decode", 2, 15)):
+        for key, least, query, target in (
+            ("PrefillPool/west-prefill", 1, 'wait{cluster="west"}', 0.5),
+            ("DecodePool/east-decode", 2, 'running{cluster="east"}', 15),
+        ):
+            signal = {"name": "Query", "query": query, "targetType": "Value", "targetValue": target, "windowSeconds": 5}
             scaling = self.bodies[key]["spec"]["scaling"]
-            scaling |= {"minReplicas": least, "maxReplicas": 4, "signal": scaling["signal"] | {"targetValue": target}}
+            scaling |= {"minReplicas": least, "maxReplicas": 4, "signals": [signal]}
         # Addresses are of one cluster's service network; this one has another.
         del self.bodies["InferenceRoute/chat"]["spec"]["router"]["service"]
         self.bodies["KVLink/west-to-east"]["spec"]["addressTranslation"] = {

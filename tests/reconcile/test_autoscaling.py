@@ -8,7 +8,7 @@ POOL = "PrefillPool/west-prefill"
 DECODE = "DecodePool/east-decode"
 LINK = "KVLink/west-to-east"
 PODS = "prfaas.dev/pool=west-prefill"
-WAIT = 'request_queue_time_seconds_sum{cluster="west"'
+WAIT = 'wait{cluster="west"}'
 
 
 def replicas(number):
@@ -20,7 +20,7 @@ def pool(tenant, prometheus):
     """A tenant with a pool of 1 to 4 workers, one of them there and at its target of 0.5 s."""
     prometheus.values[WAIT] = "0.5"
     body = tenant.body(POOL)
-    body["spec"]["scaling"]["behavior"] = {"scaleDown": {"stabilizationWindowSeconds": 1}}
+    body["spec"]["scaling"] |= {"startupSeconds": 1, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 1}}}
     tenant.apply("MemberCluster/west", "ModelProfile/case-study-h200", body)
     tenant.set_ready(PODS, 1)
     tenant.wait_reason(POOL, "ScalingActive", "SignalObserved")
@@ -40,9 +40,11 @@ def test_a_pool_follows_its_signal(pool, prometheus):
         POOL, lambda f: f["status"]["autoscaling"]["lastDecision"]["reason"] == "WithinTolerance", "is at its target"
     )["status"]
     assert found["desiredReplicas"] == found["autoscaling"]["desiredReplicas"] == 3
-    assert found["autoscaling"]["signalValue"] == 0.5
-    assert "vllm:request_queue_time_seconds_sum" in found["autoscaling"]["query"]
+    (signal,) = found["autoscaling"]["signals"]
+    assert (signal["name"], signal["query"], signal["value"], signal["proposedReplicas"]) == ("Query", WAIT, 0.5, 3)
     assert found["autoscaling"]["lastScaleTime"]
+    newest = found["autoscaling"]["decisions"][0]
+    assert (newest["fromReplicas"], newest["toReplicas"], newest["reason"]) == (1, 3, "AboveTarget")
     events = pool.client.list("Event", pool.namespace)
     assert any(event["reason"] == "Scaled" and "1 to 3 replicas" in event["message"] for event in events)
     prometheus.values[WAIT] = "0"
@@ -56,7 +58,7 @@ def test_a_pool_follows_its_signal(pool, prometheus):
         pytest.param({"value": "NaN"}, "SignalInvalid", id="nan"),
         pytest.param({"value": "+Inf"}, "SignalInvalid", id="infinite"),
         pytest.param({"value": "9", "age_s": 600}, "SignalStale", id="old"),
-        pytest.param({"value": "9", "status": 503}, "PrometheusUnreachable", id="error"),
+        pytest.param({"value": "9", "status": 503}, "PrometheusFailed", id="error"),
     ],
 )
 def test_without_a_signal_replicas_hold(pool, prometheus, change, reason):

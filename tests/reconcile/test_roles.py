@@ -128,7 +128,7 @@ def test_a_second_instance_moves_when_the_first_is_complete(exchanging, report_s
 
 
 def test_pools_that_cannot_exchange_are_refused_with_the_way_out(exchanging):
-    scaling = {"minReplicas": 1, "maxReplicas": 3, "signal": {"name": "DecodeRunning", "targetValue": 5}}
+    scaling = {"minReplicas": 1, "maxReplicas": 3, "signals": [{"name": "DecodeRequests", "targetValue": 5}]}
     exchanging.merge(DECODE, {"spec": {"replicas": None, "scaling": scaling}})
     found = exchanging.wait_reason(ROUTE, "RolesActive", "RolesRefused")
     assert found["message"] == (

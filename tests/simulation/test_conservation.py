@@ -160,8 +160,8 @@ def test_a_conversion_drains_and_changes_the_role() -> None:
 
 
 def test_a_pool_grows_with_its_load_and_needs_time_to_start() -> None:
-    settings_ = autoscaling.Settings(min_replicas=1, max_replicas=6, target_value=2.0, scale_down_window_s=30.0)
-    local = PrefillPool("l", H20, 1, scaling=Scaling(settings_, start_up_s=15.0))
+    settings_ = autoscaling.Settings(min_replicas=1, max_replicas=6, down=autoscaling.Rules(30.0))
+    local = PrefillPool("l", H20, 1, scaling=Scaling(settings_, target=2.0, start_up_s=15.0))
     arrivals = list(traffic.varying(Random(1), [(60, 0.2, traffic.fixed(8000)), (120, 2.0, traffic.fixed(8000)), (300, 0.1, traffic.fixed(8000))], 50))  # fmt: skip
     result = simulation.simulate(
         scenario(local=local, remote=(), algorithm=Algorithm.PAPER, threshold_tokens=10**6), arrivals

@@ -9,6 +9,7 @@ import kopf
 import structlog
 from kubernetes.aio.client import ApiClient, Configuration
 
+from prfaas_core.autoscaling import Reading, ScalingReason, TargetType
 from prfaas_operator import api
 from prfaas_operator.actuators.autoscalers import Autoscalers
 from prfaas_operator.children.metadata import OWNER_ANNOTATION
@@ -27,17 +28,20 @@ from prfaas_operator.ledger import Ledger
 from prfaas_operator.metrics import Metrics
 from prfaas_operator.objects import POOL_KINDS, ObjectStore, Ref
 from prfaas_operator.options import Options
-from prfaas_operator.reconcile import budgets, clusters, links, planning, pools, profiles, routes
+from prfaas_operator.reconcile import budgets, clusters, links, planning, pools, profiles, routes, sizing
 from prfaas_operator.reconcile.children import Children
 from prfaas_operator.reconcile.context import Context
 from prfaas_operator.reconcile.metering import decode_pools, metered_links
+from prfaas_operator.scaling import queries, settings
 from prfaas_operator.scaling.answers import AnswerMeter
 from prfaas_operator.scaling.budgets import Budgets
 from prfaas_operator.scaling.capacities import LinkCapacities
+from prfaas_operator.scaling.idleness import IdlenessMeter
 from prfaas_operator.scaling.links import LinkMeter
 from prfaas_operator.scaling.pools import PoolScaler, ScaledPool
 from prfaas_operator.scaling.prometheus import Prometheus
 from prfaas_operator.scaling.roles import RoleBalancer
+from prfaas_operator.scaling.views import Measured
 from prfaas_operator.workqueue import WorkQueue
 from prfaas_protocol import configuration_pb2 as pb
 
@@ -87,8 +91,10 @@ class Hub:
             archive=archive,
             ledger=Ledger(hub, options.namespace),
             scaler=PoolScaler(
-                self._prometheus.ask,
+                measure=self._measure,
                 pools=self._scaled_pools,
+                surroundings=lambda pool: sizing.surroundings(self.context, pool),
+                on_decision=lambda *_: None,
                 on_change=self._scaled,
                 metrics=metrics,
                 interval_s=options.autoscaling_interval_s,
@@ -122,6 +128,11 @@ class Hub:
                 self._prometheus.ask,
                 pools=lambda: decode_pools(self.context),
                 interval_s=options.link_interval_s,
+            ),
+            idleness=IdlenessMeter(
+                lambda _, query: self._prometheus.by_pod(query),
+                on_change=queue.add,
+                interval_s=options.autoscaling_interval_s,
             ),
             events=EventRecorder(hub),
             metrics=metrics,
@@ -161,6 +172,7 @@ class Hub:
             ("links", self.context.links.run()),
             ("answers", self.context.answers.run()),
             ("capacities", self.context.capacities.run()),
+            ("idleness", self.context.idleness.run()),
             ("comparison", self._comparison.run()),
             ("certificates", self._tls.watch()),
         )
@@ -213,6 +225,7 @@ class Hub:
             if gone is None:
                 return
             self.context.queue.forget(gone)
+            self.context.idleness.forget(gone)
             self._metrics.forget(gone.kind, gone.namespace, gone.name)
             for dependent in before - {gone}:
                 self.context.queue.add(dependent)
@@ -285,6 +298,24 @@ class Hub:
             if found is not None:
                 self.context.capacities.review(found[0].ref, found[1])
 
+    async def _measure(self, pool: ScaledPool) -> tuple[Measured, ...]:
+        slots = pool.profile.decode_slots if pool.profile is not None else 1
+        guards = settings.guards(pool.scaling, pool.workers.role, slots)
+        signals = (*pool.scaling.signals, *guards)
+        found = []
+        for index, (name, signal) in enumerate(zip(settings.titles(signals), signals, strict=True)):
+            query = queries.signal(signal, pool.workers)
+            answer = await self._prometheus.ask(query)
+            work = settings.is_work(signal)
+            reading = Reading(
+                name, signal.target_value, signal.target_type or (TargetType.AVERAGE_VALUE if work else TargetType.VALUE),
+                answer.value, answer.age_s, float(signal.window_s), guard=index >= len(pool.scaling.signals),
+                work=work, fault=ScalingReason(answer.reason.value) if answer.reason is not None else None,
+                message=answer.message,
+            )  # fmt: skip
+            found.append(Measured(reading, query))
+        return tuple(found)
+
     def _scaled_pools(self) -> list[ScaledPool]:
         found = []
         for ref in self.context.store.refs(POOL_KINDS):
@@ -295,7 +326,7 @@ class Hub:
             if member is not None and not member.settled:
                 # Right after a start nothing is known of the cluster, and what the status says stays.
                 continue
-            pool = pools.scaled_pool(member, stored)
+            pool = sizing.scaled_pool(self.context, member, stored)
             if pool is not None:
                 found.append(pool)
         return found

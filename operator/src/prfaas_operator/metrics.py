@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from prfaas_core.autoscaling import FAULTS, Observed, ScalingDecision
+
 ROUTER_STATES = ("acknowledged", "refused", "pending")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -59,6 +61,30 @@ class Metrics:
             "prfaas_operator_scaling_decisions", "Decisions of the autoscaler by pool and reason.",
             ["namespace", "pool", "reason"], registry=registry,
         )  # fmt: skip
+        self.scaling_round_seconds = Histogram(
+            "prfaas_operator_scaling_round_seconds", "Time in which all pools are looked at once.", buckets=_SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self.scaling_late_seconds = Histogram(
+            "prfaas_operator_scaling_late_seconds", "How much later than due a look at all pools begins.",
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.scaling_signal = Gauge(
+            "prfaas_operator_scaling_signal", "A signal of a pool as it was read last; absent while it cannot be read.",
+            ["namespace", "kind", "pool", "signal"], registry=registry,
+        )  # fmt: skip
+        self.scaling_target = Gauge(
+            "prfaas_operator_scaling_target", "What a signal should be: for a total, for each worker.",
+            ["namespace", "kind", "pool", "signal"], registry=registry,
+        )  # fmt: skip
+        self.wanted_replicas = Gauge(
+            "prfaas_operator_scaling_wanted_replicas", "Workers that the signals of a pool ask for, outside of all bounds.",
+            ["namespace", "kind", "pool"], registry=registry,
+        )  # fmt: skip
+        self.scaling_active = Gauge(
+            "prfaas_operator_scaling_active", "1 while a pool has a signal to decide by; 0 while it holds without.",
+            ["namespace", "kind", "pool"], registry=registry,
+        )  # fmt: skip
         self.role_decisions = Counter(
             "prfaas_operator_role_decisions", "Decisions on the roles of instances by route and reason.",
             ["namespace", "route", "reason"], registry=registry,
@@ -66,6 +92,10 @@ class Metrics:
         self.desired_replicas = Gauge(
             "prfaas_operator_desired_replicas", "Workers that the operator asks for.", ["namespace", "kind", "pool"],
             registry=registry,
+        )  # fmt: skip
+        self.draining = Gauge(
+            "prfaas_operator_draining_workers", "Workers that get no new work and go when they are idle.",
+            ["namespace", "kind", "pool"], registry=registry,
         )  # fmt: skip
         self.budget_used = Gauge(
             "prfaas_operator_budget_used", "What pools take of a resource, by what they ask for.",
@@ -84,6 +114,28 @@ class Metrics:
             "Deleted objects whose children are still in a member cluster.",
             registry=registry,
         )
+
+    def scaled(self, namespace: str, kind: str, name: str, observed: Observed, decision: ScalingDecision) -> None:
+        """Record a decision of the autoscaler."""
+        self.scaling_decisions.labels(namespace, name, decision.reason.value).inc()
+        self.scaling_active.labels(namespace, kind, name).set(decision.reason not in FAULTS)
+        if decision.wanted is not None:
+            self.wanted_replicas.labels(namespace, kind, name).set(decision.wanted)
+        for reading in observed.readings:
+            labels = (namespace, kind, name, reading.name)
+            self.scaling_target.labels(*labels).set(reading.target)
+            if reading.value is not None:
+                self.scaling_signal.labels(*labels).set(reading.value)
+            else:
+                _remove(self.scaling_signal, *labels)
+
+    def unscaled(self, namespace: str, kind: str, name: str) -> None:
+        """Drop the series of a pool that is no longer scaled."""
+        pool = (namespace, kind, name)
+        _remove(self.wanted_replicas, *pool)
+        _remove(self.scaling_active, *pool)
+        for metric in (self.scaling_signal, self.scaling_target):
+            metric.remove_by_labels(dict(zip(("namespace", "kind", "pool"), pool, strict=True)))
 
     def budgeted(
         self,
@@ -110,17 +162,21 @@ class Metrics:
             self._forget_budget(namespace, name)
         for metric, labels in (
             (self.desired_replicas, (namespace, kind, name)),
+            (self.draining, (namespace, kind, name)),
             (self.member_reachable, (namespace, name) if kind == "MemberCluster" else None),
             (self.configuration_version, (namespace, name) if kind == "InferenceRoute" else None),
         ):
             if labels is not None:
-                with contextlib.suppress(KeyError):
-                    metric.remove(*labels)
+                _remove(metric, *labels)
         if kind == "InferenceRoute":
             for state in ROUTER_STATES:
-                with contextlib.suppress(KeyError):
-                    self.routers.remove(namespace, name, state)
+                _remove(self.routers, namespace, name, state)
 
     def exposition(self) -> bytes:
         """Return the text exposition."""
         return prometheus_client.generate_latest(self.registry)
+
+
+def _remove(metric: Gauge, *labels: str) -> None:
+    with contextlib.suppress(KeyError):
+        metric.remove(*labels)

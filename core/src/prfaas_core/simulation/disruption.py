@@ -153,10 +153,10 @@ class Disruption:
             return
         serving = pool.serving()
         wanted = len(serving) + pool.starting
-        value = sum(worker.load for worker in serving) / len(serving) if serving else None
-        decision = autoscaling.decide(
-            autoscaling.Observed(wanted, len(serving), value), scaling.settings, pool.history, engine.now_s
-        )
+        load = sum(worker.load for worker in serving)
+        reading = autoscaling.Reading("load", scaling.target, autoscaling.TargetType.AVERAGE_VALUE, load)
+        observed = autoscaling.Observed(wanted, len(serving), (reading,))
+        decision = autoscaling.decide(observed, scaling.settings, pool.history, engine.now_s)
         pool.history = decision.history
         for _ in range(decision.replicas - wanted):
             pool.starting += 1

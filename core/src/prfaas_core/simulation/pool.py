@@ -32,7 +32,7 @@ class PoolState:
         self.decodes = isinstance(spec, DecodePool)
         self.batch_tokens, self.layers = (spec.batch_tokens, spec.layers) if isinstance(spec, PrefillPool) else (0, 1)
         self.scaling: Scaling | None = spec.scaling
-        self.history: tuple[autoscaling.Recommendation, ...] = ()
+        self.history = autoscaling.History()
         self.starting = 0
         self.made = 0
         self.workers: dict[str, Worker] = {}

@@ -71,10 +71,12 @@ class Scaling:
     """Autoscaling of a pool by requests in flight a worker, with `prfaas_core.autoscaling`.
 
     Attributes:
+        target: requests in flight a worker.
         start_up_s: from the decision to a worker that serves.
     """
 
     settings: autoscaling.Settings
+    target: float
     start_up_s: float = 60.0
 
 

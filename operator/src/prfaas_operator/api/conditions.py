@@ -91,13 +91,26 @@ class Reason(StrEnum):
     ROLLOUT_STALLED = "RolloutStalled"
     REPLICAS_UNAVAILABLE = "ReplicasUnavailable"
     SCALED_TO_ZERO = "ScaledToZero"
+    DRAINING = "Draining"
     # Autoscaling
     FIXED_REPLICAS = "FixedReplicas"
     SIGNAL_OBSERVED = "SignalObserved"
     SIGNAL_MISSING = "SignalMissing"
     SIGNAL_STALE = "SignalStale"
     SIGNAL_INVALID = "SignalInvalid"
+    SIGNAL_INCOMPLETE = "SignalIncomplete"
+    SIGNAL_IMPLAUSIBLE = "SignalImplausible"
+    DEMAND_UNKNOWN = "DemandUnknown"
     PROMETHEUS_UNREACHABLE = "PrometheusUnreachable"
+    PROMETHEUS_TIMEOUT = "PrometheusTimeout"
+    PROMETHEUS_FAILED = "PrometheusFailed"
+    PROMETHEUS_UNAUTHORIZED = "PrometheusUnauthorized"
+    PROMETHEUS_THROTTLED = "PrometheusThrottled"
+    PROMETHEUS_REDIRECTED = "PrometheusRedirected"
+    PROMETHEUS_CERTIFICATE_INVALID = "PrometheusCertificateInvalid"
+    PROMETHEUS_ANSWER_INVALID = "PrometheusAnswerInvalid"
+    PROMETHEUS_ANSWER_TOO_LARGE = "PrometheusAnswerTooLarge"
+    PROMETHEUS_CLOCK_SKEWED = "PrometheusClockSkewed"
     PROMETHEUS_NOT_CONFIGURED = "PrometheusNotConfigured"
     # Who sets the number of workers
     OWNED_BY_SPEC = "OwnedBySpec"
@@ -154,12 +167,25 @@ REASONS: Final[dict[Reason, str]] = {
     Reason.ROLLOUT_STALLED: "The rollout makes no progress within its deadline.",
     Reason.REPLICAS_UNAVAILABLE: "Fewer workers are ready than desired.",
     Reason.SCALED_TO_ZERO: "The pool is ready as asked for, with no workers.",
+    Reason.DRAINING: "The workers that are asked for are ready; others finish what they have, and then go.",
     Reason.FIXED_REPLICAS: "The pool has `replicas` and is not scaled by PrfaaS.",
     Reason.SIGNAL_OBSERVED: "The signal was read and a decision taken.",
     Reason.SIGNAL_MISSING: "The query returns nothing; replicas hold.",
     Reason.SIGNAL_STALE: "The newest sample is too old; replicas hold.",
     Reason.SIGNAL_INVALID: "The answer is not one finite number; replicas hold.",
-    Reason.PROMETHEUS_UNREACHABLE: "Prometheus does not answer, or with an error; replicas hold.",
+    Reason.SIGNAL_INCOMPLETE: "Not every ready worker reports; replicas hold.",
+    Reason.SIGNAL_IMPLAUSIBLE: "The value cannot be, such as a fraction above 1: the unit may be another; replicas hold.",
+    Reason.DEMAND_UNKNOWN: "No router says whether the sleeping pool is wanted; it sleeps on.",
+    Reason.PROMETHEUS_UNREACHABLE: "Prometheus cannot be connected to, or breaks off; replicas hold.",
+    Reason.PROMETHEUS_TIMEOUT: "Prometheus does not answer within the time limit; replicas hold.",
+    Reason.PROMETHEUS_FAILED: "Prometheus answers with an error, such as status 500 or a query that it cannot run; replicas hold.",
+    Reason.PROMETHEUS_UNAUTHORIZED: "Prometheus refuses the credentials (401 or 403); replicas hold.",
+    Reason.PROMETHEUS_THROTTLED: "Prometheus asks for fewer questions (429); replicas hold.",
+    Reason.PROMETHEUS_REDIRECTED: "The URL leads elsewhere, often to a login page; redirects are not followed; replicas hold.",
+    Reason.PROMETHEUS_CERTIFICATE_INVALID: "The certificate of Prometheus is not trusted; replicas hold.",
+    Reason.PROMETHEUS_ANSWER_INVALID: "The answer is not one of the Prometheus HTTP API, or is cut off; replicas hold.",
+    Reason.PROMETHEUS_ANSWER_TOO_LARGE: "The answer is larger than any that could be meant; replicas hold.",
+    Reason.PROMETHEUS_CLOCK_SKEWED: "The clocks of Prometheus and of the operator differ; replicas hold.",
     Reason.PROMETHEUS_NOT_CONFIGURED: "The operator was started without the address of a Prometheus; replicas hold.",
     Reason.OWNED_BY_SPEC: "People set `spec.replicas`, or a tool of theirs such as `kubectl scale` or GitOps.",
     Reason.OWNED_BY_SCALING: "The autoscaler of PrfaaS sizes the pool by `spec.scaling`.",

@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 from prfaas_operator.api.pool import REPLICAS_XOR_SCALING, Pool, PoolSpec, pool_definition, signal_rule
 from prfaas_operator.api.resource import Definition
 from prfaas_operator.api.rules import Rule
-from prfaas_operator.api.scaling import SignalName
+from prfaas_operator.api.scaling import DECODE_SIGNALS
 
 
 class DecodePoolSpec(PoolSpec):
     """Decode workers of one model in one member cluster."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (*REPLICAS_XOR_SCALING, signal_rule("DecodePool", SignalName.DECODE_RUNNING))
+    rules: ClassVar[tuple[Rule, ...]] = (*REPLICAS_XOR_SCALING, signal_rule("DecodePool", DECODE_SIGNALS))
 
 
 class DecodePool(Pool):

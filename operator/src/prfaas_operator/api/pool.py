@@ -9,8 +9,9 @@ from prfaas_operator.api.model import Model
 from prfaas_operator.api.references import ProfileReference, Reference
 from prfaas_operator.api.resource import AGE, READY, REASON, Column, Definition, Resource, named_like_a_service
 from prfaas_operator.api.rules import Rule, immutable
-from prfaas_operator.api.scalars import Message, PodsOrPercent, Port, Replicas, Term, Whole
-from prfaas_operator.api.scaling import AutoscalingStatus, Scaling, SignalName
+from prfaas_operator.api.scalars import Between, Message, PodsOrPercent, Port, Replicas, Term, Whole
+from prfaas_operator.api.scaling import Scaling, SignalName
+from prfaas_operator.api.scaling_status import AutoscalingStatus
 from prfaas_operator.api.status import Status
 
 
@@ -38,13 +39,20 @@ class PodDisruptionBudget(Model):
     """Workers that may be away at once: a number, or a percentage such as 25%."""
 
 
-def signal_rule(kind: str, allowed: SignalName) -> Rule:
-    """Return the rule that a pool is sized by the built-in signal of its own side, or by a query."""
+class Drain(Model):
+    """How a worker that is no longer asked for goes: it gets no new work, finishes what it has, and its KV is fetched."""
+
+    timeout_seconds: Annotated[int, Between(0, 86_400)] = 300
+    """Seconds after which it goes even if it is not done."""
+
+
+def signal_rule(kind: str, allowed: tuple[SignalName, ...]) -> Rule:
+    """Return the rule that a pool is sized by the built-in signals of its own side, or by queries."""
+    names = ", ".join(f"'{name}'" for name in allowed)
     return Rule(
-        f"!has(self.scaling) || self.scaling.signal.name in ['{allowed}', '{SignalName.QUERY}']",
-        f"scaling.signal.name: {{self.scaling.signal.name}} is not measured on a {kind}; "
-        f"use {allowed} or {SignalName.QUERY}",
-        lambda spec: spec.scaling is None or spec.scaling.signal.name in (allowed, SignalName.QUERY),
+        f"!has(self.scaling) || self.scaling.signals.all(signal, signal.name in [{names}])",
+        f"scaling.signals: one of them is not measured on a {kind}; use {', '.join(allowed)}",
+        lambda spec: spec.scaling is None or all(signal.name in allowed for signal in spec.scaling.signals),
     )
 
 
@@ -83,7 +91,9 @@ class PoolSpec(Model):
     replicas: Replicas | None = None
     """A fixed number of workers, which `kubectl scale` changes. Exactly one of replicas and scaling is given."""
     scaling: Scaling | None = None
-    """Bounds and signal for a number of workers that follows the load. Exactly one of replicas and scaling is given."""
+    """Bounds and signals for a number of workers that follows the load. Exactly one of replicas and scaling is given."""
+    drain: Drain = Drain()
+    """How a worker that is no longer asked for goes."""
     template: PodTemplate
     """The pod of a worker, a Kubernetes PodTemplateSpec. The first container is the worker."""
     ports: Ports = Ports()

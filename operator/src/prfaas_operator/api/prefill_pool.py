@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from prfaas_operator.api.pool import REPLICAS_XOR_SCALING, Pool, PoolSpec, pool_definition, signal_rule
 from prfaas_operator.api.resource import Definition
 from prfaas_operator.api.rules import Rule
-from prfaas_operator.api.scaling import SignalName
+from prfaas_operator.api.scaling import PREFILL_SIGNALS
 
 
 class PrefillPoolSpec(PoolSpec):
@@ -15,7 +15,7 @@ class PrefillPoolSpec(PoolSpec):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *REPLICAS_XOR_SCALING,
-        signal_rule("PrefillPool", SignalName.PREFILL_QUEUE_WAIT),
+        signal_rule("PrefillPool", PREFILL_SIGNALS),
     )
 
 

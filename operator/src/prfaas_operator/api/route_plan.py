@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from prfaas_operator.api.model import Model, StatusModel
 from prfaas_operator.api.scalars import Between, Measured, Message, Number, Whole
-from prfaas_operator.api.scaling import Decision
+from prfaas_operator.api.scaling_status import Decision
 
 
 class RolesMode(StrEnum):

@@ -5,7 +5,7 @@ from prfaas_core.profiles import Curve, Profile
 from prfaas_operator import api
 from prfaas_operator.objects import Stored
 from prfaas_operator.reconcile.context import Context
-from prfaas_operator.reconcile.pools import role_of
+from prfaas_operator.reconcile.sizing import workers_of
 from prfaas_operator.scaling.links import MeteredLink
 from prfaas_operator.scaling.queries import Workers
 
@@ -60,11 +60,6 @@ def decode_pools(context: Context) -> list[Workers]:
         if stored is not None and isinstance(stored.model, api.DecodePool) and not stored.deleting:
             found.append(workers_of(stored.model, ref.namespace))
     return found
-
-
-def workers_of(pool: api.Pool, namespace: str) -> Workers:
-    """Return the workers of a pool as Prometheus labels them."""
-    return Workers(pool.spec.cluster_ref.name, namespace, pool.metadata.name, role_of(pool))
 
 
 def _kv_bytes(context: Context, pool: api.Pool, namespace: str) -> Curve | None:

@@ -11,8 +11,8 @@ from prfaas_operator.configuration import threshold as thresholds
 from prfaas_operator.objects import Stored
 from prfaas_operator.reconcile import plan_status, roles
 from prfaas_operator.reconcile.context import Context, now
-from prfaas_operator.reconcile.metering import workers_of
 from prfaas_operator.reconcile.resolution import Pool, ResolutionError, Resolved, resolve
+from prfaas_operator.reconcile.sizing import workers_of
 from prfaas_operator.scaling.roles import ExchangingRoute, RolesView
 
 # A threshold that is held may have been measured before that, and the status no longer says.

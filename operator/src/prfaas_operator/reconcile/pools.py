@@ -9,25 +9,23 @@ from prfaas_core import compatibility
 from prfaas_core.errors import CoreError
 from prfaas_operator import api
 from prfaas_operator.actuators.ownership import Ownership
-from prfaas_operator.api.conditions import ConditionStatus, ConditionType, Reason
+from prfaas_operator.api.conditions import ConditionType, Reason
 from prfaas_operator.api.inference_route import Placement
 from prfaas_operator.children.config_map import build_profile
 from prfaas_operator.children.deployment import PoolWorkload, build_pool_deployment, revision, selector_text
 from prfaas_operator.children.disruption_budget import build_disruption_budget
 from prfaas_operator.children.merging import TemplateError
-from prfaas_operator.children.metadata import Role
 from prfaas_operator.children.router import RouterWorkload
 from prfaas_operator.children.service import build_headless_service
 from prfaas_operator.children.service_account import build_service_account
-from prfaas_operator.clusters.member import Member
 from prfaas_operator.clusters.resources import DEPLOYMENT
 from prfaas_operator.events import EventType
 from prfaas_operator.objects import Stored
-from prfaas_operator.reconcile import deletion, owners, placement, roles
+from prfaas_operator.reconcile import deletion, draining, owners, placement, roles
 from prfaas_operator.reconcile.children import ChildError
 from prfaas_operator.reconcile.context import Context, now
-from prfaas_operator.scaling.pools import ScaledPool, ScalingView
-from prfaas_operator.scaling.queries import Workers
+from prfaas_operator.reconcile.sizing import role_of, scaled_pool, workers_of
+from prfaas_operator.scaling.views import ScalingView
 from prfaas_operator.status import Conditions, is_true, previous
 
 RETRY_S = 5.0
@@ -50,13 +48,10 @@ class Observation:
     desired_replicas: int | None
     revision: str | None
     deployment: dict[str, Any] | None  # as the cache has it
+    step: draining.Drain | None
     fault: Fault | None
     scaling: ScalingView | None
     ownership: Ownership
-
-
-def role_of(model: api.Pool) -> Role:
-    return "prefill" if isinstance(model, api.PrefillPool) else "decode"
 
 
 async def reconcile(context: Context, stored: Stored) -> float | None:
@@ -79,6 +74,7 @@ async def reconcile(context: Context, stored: Stored) -> float | None:
     wanted_revision: str | None = None
     fault: Fault | None = None
     scaling: ScalingView | None = None
+    step: draining.Drain | None = None
     again_s: float | None = None
     try:
         workload = _workload(context, stored, model)
@@ -90,9 +86,12 @@ async def reconcile(context: Context, stored: Stored) -> float | None:
             raise ChildError(Reason.CLUSTER_NOT_FOUND, _no_cluster(model), retry=False)
         if member.health.reachable is False:
             raise ChildError(Reason.CLUSTER_UNREACHABLE, member.health.message, retry=True)
+        step = draining.next_step(context, stored, model, member, workers_of(model, ref.namespace), desired, wanted_revision)
+        bodies[-1]["spec"]["replicas"] = step.replicas
         await context.children.apply(member, stored.uid, bodies)
         if member.listed:
             await context.children.prune(member, stored.uid, bodies)
+        await draining.take(context, stored, member, step)
     except ChildError as error:
         fault = Fault(error.reason, error.message, stalled=not error.retry)
         again_s = RETRY_S if error.retry else None
@@ -104,6 +103,7 @@ async def reconcile(context: Context, stored: Stored) -> float | None:
         desired_replicas=desired,
         revision=wanted_revision,
         deployment=member.cache.get(DEPLOYMENT, ref.name) if member is not None else None,
+        step=step,
         fault=fault,
         scaling=scaling,
         ownership=owners.owner(context, stored, model),
@@ -126,41 +126,12 @@ def build_children(workload: PoolWorkload, max_unavailable: int | str) -> list[d
     ]
 
 
-def scaled_pool(member: Member | None, stored: Stored) -> ScaledPool | None:
-    """Return a pool as the autoscaler sees it, or None when it has fixed replicas or cannot be read."""
-    model = stored.model
-    if not isinstance(model, api.Pool) or model.spec.scaling is None:
-        return None
-    ref = stored.ref
-    deployment = member.cache.get(DEPLOYMENT, ref.name) if member is not None else None
-    ready = None
-    if deployment is not None and member is not None and member.health.reachable:
-        ready = int((deployment.get("status") or {}).get("readyReplicas", 0))
-    return ScaledPool(
-        ref=ref,
-        scaling=model.spec.scaling,
-        workers=Workers(model.spec.cluster_ref.name, ref.namespace, ref.name, role_of(model)),
-        ready_replicas=ready,
-        view=_restored(model),
-        live_replicas=int(deployment["spec"].get("replicas", 1)) if deployment is not None else None,
-    )
-
-
-def _restored(model: api.Pool) -> ScalingView | None:
-    """Return what a pool's status says about its size."""
-    status, condition = model.status.autoscaling, model.status.condition(ConditionType.SCALING)
-    if status is None or condition is None or condition.reason not in set(Reason):
-        return None
-    active = condition.status is ConditionStatus.TRUE
-    return ScalingView(status, active, Reason(condition.reason), condition.message)
-
-
 def desired_replicas(context: Context, stored: Stored, model: api.Pool) -> int:
     """Return the number of workers that a pool asks for."""
     if model.spec.replicas is not None:
         return model.spec.replicas + roles.converted(context, stored.ref)
     member = context.member(stored.ref.namespace, model.spec.cluster_ref.name)
-    scaled = scaled_pool(member, stored)
+    scaled = scaled_pool(context, member, stored)
     return context.scaler.replicas(scaled) if scaled is not None else 0
 
 
@@ -174,6 +145,9 @@ def pool_status(stored: Stored, model: api.Pool, seen: Observation) -> api.PoolS
         replicas = int(numbers.get("replicas", 0))
         ready = int(numbers.get("readyReplicas", 0))
         updated = int(numbers.get("updatedReplicas", 0))
+        if seen.step is not None:
+            # Those that get no new work are there, but nobody can count on them.
+            ready = max(0, ready - seen.step.ready)
     _conclude(conditions, seen, replicas, ready, updated)
     if model.spec.scaling is None:
         message = "spec.replicas sets the number of workers"
@@ -229,6 +203,9 @@ def _conclude(
         conditions.conclude(ready=False, reason=Reason.ROLLING_OUT, message=progress, reconciling=True)
     elif ready < desired:
         conditions.conclude(ready=False, reason=Reason.REPLICAS_UNAVAILABLE, message=progress, reconciling=True)
+    elif seen.step is not None and seen.step.message:
+        message = f"{ready} workers are ready; {seen.step.message}"
+        conditions.conclude(ready=True, reason=Reason.DRAINING, message=message, reconciling=True)
     elif desired == 0:
         conditions.conclude(ready=True, reason=Reason.SCALED_TO_ZERO, message="no workers are asked for")
     else:

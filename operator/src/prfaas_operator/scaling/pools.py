@@ -1,107 +1,200 @@
-"""The loop that sizes pools: one question, one decision, a number of workers to ask for.
+"""The loop that sizes pools: what is seen, one decision, a number of workers to ask for.
 
 The decision is `prfaas_core.autoscaling.decide`. What is kept here is what it needs from one look to the next, and what
-people want to see of it; a restarted operator goes on from the number in the pool's status.
+people want to see of it; a restarted operator goes on from the number and the decisions in the pool's status.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
 
 from prfaas_core import autoscaling
-from prfaas_operator.api.conditions import Reason
-from prfaas_operator.api.scaling import AutoscalingStatus, Decision, Scaling
+from prfaas_core.autoscaling import Ceiling, Floor, History
+from prfaas_core.profiles import Profile
+from prfaas_operator.api.model_profile import EngineName
+from prfaas_operator.api.scaling import Scaling
+from prfaas_operator.api.scaling_status import LoadForecast
 from prfaas_operator.metrics import Metrics
 from prfaas_operator.objects import Ref
-from prfaas_operator.scaling import queries
-from prfaas_operator.scaling.prometheus import Sample
+from prfaas_operator.scaling import settings, views
+from prfaas_operator.scaling.queries import Workers
+from prfaas_operator.scaling.views import Measured, ScalingView
 
 _log = structlog.get_logger(__name__)
-
-# Status is for people. A value that wobbles within this fraction, for less than this time, is not written again.
-_NOTABLE_FRACTION = 0.1
-_NOTABLE_AGE_S = 60.0
-
-_FAULTS = {
-    autoscaling.ScalingReason.SIGNAL_MISSING: Reason.SIGNAL_MISSING,
-    autoscaling.ScalingReason.SIGNAL_INVALID: Reason.SIGNAL_INVALID,
-    autoscaling.ScalingReason.SIGNAL_STALE: Reason.SIGNAL_STALE,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ScalingView:
-    """What the pool's status says about its size."""
-
-    status: AutoscalingStatus
-    active: bool
-    reason: Reason
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class ScaledPool:
-    """A pool with `scaling`, as it is known at the moment."""
+    """A pool with `scaling`, as it is known at the moment.
+
+    Attributes:
+        engine, profile: of its workers; None while the profile cannot be read.
+        ready_replicas: workers that take requests; None while its cluster does not say.
+        view: as it stands on the hub.
+        live_replicas: of the Deployment.
+    """
 
     ref: Ref
     scaling: Scaling
-    workers: queries.Workers
-    ready_replicas: int | None  # None: its cluster does not say
-    view: ScalingView | None  # as it stands on the hub
-    live_replicas: int | None  # of the Deployment
+    workers: Workers
+    engine: EngineName | None
+    profile: Profile | None
+    ready_replicas: int | None
+    view: ScalingView | None
+    live_replicas: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What others say about the size of a pool: see `prfaas_core.autoscaling.Observed`."""
+
+    demand: float | None = None
+    floors: tuple[Floor, ...] = ()
+    ceilings: tuple[Ceiling, ...] = ()
+    forecast: LoadForecast | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a pool asks for.
+
+    Attributes:
+        replicas: now.
+        wanted: by its signals alone; None when they say nothing.
+        changed_s: when it last became another number, on the monotonic clock; None: not since the start.
+    """
+
+    replicas: int
+    wanted: int | None
+    changed_s: float | None
 
 
 @dataclass(slots=True)
 class _State:
-    replicas: int
-    history: tuple[autoscaling.Recommendation, ...] = ()
+    asked: Asked
+    history: History = field(default_factory=History)
     view: ScalingView | None = None
-    last_scale_time: datetime | None = None
+    told: ScalingView | None = None
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class PoolScaler:
     """Decides for every pool with `scaling`, at a steady pace.
 
-    `pools` lists them; `on_change` hears which pool's status, or number of workers, is no longer what it was.
+    Args:
+        measure: reads the signals of a pool, with the guards that it needs.
+        pools: lists them.
+        surroundings: says what others want of a pool's size.
+        on_decision: hears of each decision at once: replicas, and what was wanted before ceilings.
+        on_change: hears which pool's status, or number of workers, is no longer what it was: before, after, why.
     """
 
     def __init__(
         self,
-        ask: Callable[[str], Awaitable[Sample]],
         *,
+        measure: Callable[[ScaledPool], Awaitable[tuple[Measured, ...]]],
         pools: Callable[[], list[ScaledPool]],
+        surroundings: Callable[[ScaledPool], Surroundings],
+        on_decision: Callable[[Ref, int, int | None], None],
         on_change: Callable[[Ref, int, int, str], None],
         metrics: Metrics,
         interval_s: float,
     ) -> None:
-        self._ask = ask
+        self._measure = measure
         self._pools = pools
+        self._surroundings = surroundings
+        self._on_decision = on_decision
         self._on_change = on_change
         self._metrics = metrics
         self._interval_s = interval_s
         self._states: dict[Ref, _State] = {}
+        self._woken: set[Ref] = set()
+        self._wake = asyncio.Event()
 
     async def run(self) -> None:
         """Decide until cancelled."""
+        due_s = time.monotonic()
         while True:
+            await self._until(due_s)
             started_s = time.monotonic()
             pools = self._pools()
-            for gone in self._states.keys() - {pool.ref for pool in pools}:
-                del self._states[gone]
+            if started_s < due_s:
+                pools = [pool for pool in pools if pool.ref in self._woken]
+                self._woken.clear()
+            else:
+                self._metrics.scaling_late_seconds.observe(started_s - due_s)
+                # A round that takes longer than the period delays the next ones, and is not made up for.
+                due_s = max(due_s + self._interval_s, started_s)
+                self._forget({pool.ref for pool in pools})
             await asyncio.gather(*(self._guarded(pool) for pool in pools))
-            await asyncio.sleep(max(0.1, self._interval_s - (time.monotonic() - started_s)))
+            self._metrics.scaling_round_seconds.observe(time.monotonic() - started_s)
+
+    def wake(self, ref: Ref) -> None:
+        """Have a pool looked at without waiting for the next round: somebody wants it while it sleeps."""
+        self._woken.add(ref)
+        self._wake.set()
 
     def replicas(self, pool: ScaledPool) -> int:
         """Return the number of workers to ask for."""
-        return self._state(pool).replicas
+        return self._state(pool).asked.replicas
+
+    def asked(self, ref: Ref) -> Asked | None:
+        """Return what a pool asks for; None for one that was not looked at yet."""
+        state = self._states.get(ref)
+        return state.asked if state is not None else None
 
     def view(self, ref: Ref) -> ScalingView | None:
+        """Return what is to be seen of a pool's size."""
         state = self._states.get(ref)
-        return state.view if state is not None else None
+        return state.told if state is not None else None
+
+    async def decide(self, pool: ScaledPool) -> None:
+        """Look at one pool, and decide."""
+        state = self._state(pool)
+        async with state.looking:
+            await self._decide(pool, state)
+
+    async def _decide(self, pool: ScaledPool, state: _State) -> None:
+        now = datetime.now(UTC).replace(microsecond=0)
+        if pool.ready_replicas is None:
+            self._tell(pool.ref, state, views.unreachable(state.asked.replicas, state.view, now=now))
+            return
+        measured = await self._measure(pool)
+        around = self._surroundings(pool)
+        observed = autoscaling.Observed(
+            replicas=state.asked.replicas,
+            ready_replicas=pool.ready_replicas,
+            readings=tuple(item.reading for item in measured),
+            demand=around.demand,
+            floors=around.floors,
+            ceilings=around.ceilings,
+        )
+        rules = settings.core_settings(pool.scaling, self._interval_s)
+        now_s = time.monotonic()
+        decision = autoscaling.decide(observed, rules, state.history, now_s)
+        state.history = decision.history
+        before, after = observed.replicas, decision.replicas
+        state.asked = Asked(after, decision.wanted, now_s if after != before else state.asked.changed_s)
+        lowest = max((floor.replicas for floor in around.floors), default=0)
+        self._on_decision(pool.ref, after, None if decision.wanted is None else max(decision.wanted, lowest))
+        self._metrics.scaled(pool.ref.namespace, pool.ref.kind, pool.ref.name, observed, decision)
+        seen = views.view(
+            measured, observed, decision, state.view, now=now, period_s=self._interval_s, forecast=around.forecast
+        )
+        if after != before:
+            _log.info("scaled", pool=str(pool.ref), before=before, after=after, reason=seen.message)
+        self._tell(pool.ref, state, seen, before)
+
+    def _tell(self, ref: Ref, state: _State, seen: ScalingView, before: int | None = None) -> None:
+        state.view = seen
+        after = state.asked.replicas
+        if before not in (None, after) or state.told is None or views.notable(state.told, seen):
+            state.told = seen
+            self._on_change(ref, after if before is None else before, after, seen.message)
 
     async def _guarded(self, pool: ScaledPool) -> None:
         try:
@@ -109,77 +202,20 @@ class PoolScaler:
         except Exception:  # noqa: BLE001  one failure must not stop the others
             _log.exception("no scaling decision", pool=str(pool.ref))
 
-    async def decide(self, pool: ScaledPool) -> None:
-        """Look at one pool, and decide."""
-        state, scaling = self._state(pool), pool.scaling
-        query = queries.signal(scaling.signal, pool.workers)
-        if pool.ready_replicas is None:
-            self._publish(
-                pool, state, query, None, state.replicas, Reason.CLUSTER_UNREACHABLE,
-                "the pool's cluster does not say how many workers are ready; replicas hold", active=False,
-            )  # fmt: skip
-            return
-        sample = await self._ask(query)
-        settings = autoscaling.Settings(
-            min_replicas=scaling.min_replicas,
-            max_replicas=scaling.max_replicas,
-            target_value=scaling.signal.target_value,
-            tolerance=scaling.tolerance,
-            scale_up_window_s=scaling.behavior.scale_up.stabilization_window_seconds,
-            scale_down_window_s=scaling.behavior.scale_down.stabilization_window_seconds,
-            period_s=self._interval_s,
-        )
-        observed = autoscaling.Observed(state.replicas, pool.ready_replicas, sample.value, sample.age_s)
-        decision = autoscaling.decide(observed, settings, state.history, time.monotonic())
-        state.history = decision.history
-        self._metrics.scaling_decisions.labels(pool.ref.namespace, pool.ref.name, decision.reason.value).inc()
-        fault = _FAULTS.get(decision.reason)
-        if fault is not None:
-            self._publish(
-                pool, state, query, None, decision.replicas, sample.reason or fault,
-                f"{sample.message or decision.reason}; {decision.replicas} replicas hold", active=False,
-                decision_reason=decision.reason,
-            )  # fmt: skip
-            return
-        message = (
-            f"signal {sample.value:.4g}, target {scaling.signal.target_value:g}, {pool.ready_replicas} ready: "
-            f"{state.replicas} to {decision.replicas} replicas"
-        )
-        self._publish(
-            pool, state, query, sample.value, decision.replicas, Reason.SIGNAL_OBSERVED, message, active=True,
-            decision_reason=decision.reason,
-        )  # fmt: skip
+    async def _until(self, due_s: float) -> None:
+        """Wait until it is time for the next round, or a pool is woken."""
+        if not self._woken:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(due_s - time.monotonic()):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
 
-    def _publish(
-        self,
-        pool: ScaledPool,
-        state: _State,
-        query: str,
-        value: float | None,
-        replicas: int,
-        reason: Reason,
-        message: str,
-        *,
-        active: bool,
-        decision_reason: autoscaling.ScalingReason | None = None,
-    ) -> None:
-        now = datetime.now(UTC).replace(microsecond=0)
-        before = state.replicas
-        if replicas != before:
-            state.replicas, state.last_scale_time = replicas, now
-            _log.info("scaled", pool=str(pool.ref), before=before, after=replicas, reason=message)
-        decided = decision_reason.value if decision_reason is not None else reason.value
-        status = AutoscalingStatus(
-            signal_value=value,
-            query=query,
-            desired_replicas=replicas,
-            last_decision=Decision(reason=decided, message=message, time=now),
-            last_scale_time=state.last_scale_time,
-        )
-        view = ScalingView(status, active, reason, message)
-        if replicas != before or state.view is None or _notable(state.view, view):
-            state.view = view
-            self._on_change(pool.ref, before, replicas, message)
+    def _forget(self, known: set[Ref]) -> None:
+        for gone in self._states.keys() - known:
+            del self._states[gone]
+            self._metrics.unscaled(gone.namespace, gone.kind, gone.name)
 
     def _state(self, pool: ScaledPool) -> _State:
         state = self._states.get(pool.ref)
@@ -189,23 +225,7 @@ class PoolScaler:
             if known is None:
                 known = pool.live_replicas
             start = scaling.min_replicas if known is None else known
-            state = self._states[pool.ref] = _State(
-                min(max(start, scaling.min_replicas), scaling.max_replicas),
-                # What the status says stays until there is something else to say.
-                view=before,
-                last_scale_time=before.status.last_scale_time if before is not None else None,
-            )
+            bounded = min(max(start, scaling.min_replicas), scaling.max_replicas)
+            # What the status says stays until there is something else to say.
+            state = self._states[pool.ref] = _State(Asked(bounded, None, None), view=before, told=before)
         return state
-
-
-def _notable(before: ScalingView, after: ScalingView) -> bool:
-    """Return whether people should see the new view: another reason, another value, or an old time."""
-    old, new = before.status.last_decision, after.status.last_decision
-    if (before.reason, before.status.query) != (after.reason, after.status.query) or old is None or new is None:
-        return True
-    if old.reason != new.reason or (new.time - old.time).total_seconds() >= _NOTABLE_AGE_S:
-        return True
-    a, b = before.status.signal_value, after.status.signal_value
-    if a is None or b is None:
-        return a is not b
-    return abs(a - b) > _NOTABLE_FRACTION * max(abs(a), abs(b))

@@ -16,7 +16,7 @@ import structlog
 from prfaas_core import roles
 from prfaas_operator.api.conditions import Reason
 from prfaas_operator.api.route_plan import RolesStatus
-from prfaas_operator.api.scaling import Decision
+from prfaas_operator.api.scaling_status import Decision
 from prfaas_operator.metrics import Metrics
 from prfaas_operator.objects import Ref
 

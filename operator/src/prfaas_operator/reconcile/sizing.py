@@ -1,0 +1,113 @@
+"""What the autoscaler is given of a pool: the pool as it is known, and what others say about its size."""
+
+import contextlib
+from datetime import UTC, datetime
+
+from prfaas_core.autoscaling import Ceiling, Floor, ScalingReason
+from prfaas_core.errors import CoreError
+from prfaas_core.profiles import Profile
+from prfaas_operator import api
+from prfaas_operator.api.conditions import ConditionStatus, ConditionType, Reason
+from prfaas_operator.children.metadata import Role
+from prfaas_operator.clusters.member import Member
+from prfaas_operator.clusters.resources import DEPLOYMENT
+from prfaas_operator.objects import Ref, Stored
+from prfaas_operator.reconcile import draining
+from prfaas_operator.reconcile.context import Context
+from prfaas_operator.scaling import schedule
+from prfaas_operator.scaling.capacities import nominal_bps
+from prfaas_operator.scaling.pools import ScaledPool, Surroundings
+from prfaas_operator.scaling.queries import Workers
+from prfaas_operator.scaling.views import ScalingView
+
+
+def role_of(model: api.Pool) -> Role:
+    """Return which side a pool is on."""
+    return "prefill" if isinstance(model, api.PrefillPool) else "decode"
+
+
+def workers_of(pool: api.Pool, namespace: str) -> Workers:
+    """Return the workers of a pool as Prometheus labels them."""
+    return Workers(pool.spec.cluster_ref.name, namespace, pool.metadata.name, role_of(pool))
+
+
+def scaled_pool(context: Context, member: Member | None, stored: Stored) -> ScaledPool | None:
+    """Return a pool as the autoscaler sees it, or None when it has fixed replicas or cannot be read."""
+    model = stored.model
+    if not isinstance(model, api.Pool) or model.spec.scaling is None:
+        return None
+    ref = stored.ref
+    deployment = member.cache.get(DEPLOYMENT, ref.name) if member is not None else None
+    ready = None
+    if deployment is not None and member is not None and member.health.reachable:
+        ready = int((deployment.get("status") or {}).get("readyReplicas", 0))
+        # Those that get no new work carry none of the load that comes.
+        ready = max(0, ready - draining.ready_draining(member, stored))
+    profile = context.store.model(api.ModelProfile, ref.namespace, model.spec.profile_ref.name)
+    core = None
+    if profile is not None:
+        with contextlib.suppress(CoreError):
+            core = Profile.from_spec(profile[0].body["spec"])
+    return ScaledPool(
+        ref=ref,
+        scaling=model.spec.scaling,
+        workers=workers_of(model, ref.namespace),
+        engine=profile[1].spec.engine.name if profile is not None else None,
+        profile=core,
+        ready_replicas=ready,
+        view=_restored(model),
+        live_replicas=int(deployment["spec"].get("replicas", 1)) if deployment is not None else None,
+    )
+
+
+def surroundings(context: Context, pool: ScaledPool) -> Surroundings:
+    """Return what others say about the size of a pool."""
+    floor = schedule.in_force(pool.scaling.schedules, datetime.now(UTC)).floor
+    floors: tuple[Floor, ...] = (floor,) if floor is not None else ()
+    return Surroundings(floors=floors, ceilings=_links(context, pool))
+
+
+def _restored(model: api.Pool) -> ScalingView | None:
+    """Return what a pool's status says about its size."""
+    status, condition = model.status.autoscaling, model.status.condition(ConditionType.SCALING)
+    if status is None or condition is None or condition.reason not in set(Reason):
+        return None
+    active = condition.status is ConditionStatus.TRUE
+    return ScalingView(status, active, Reason(condition.reason), condition.message)
+
+
+def _links(context: Context, pool: ScaledPool) -> tuple[Ceiling, ...]:
+    """Return the ceiling of each link that the KV of a remote prefill pool crosses.
+
+    More workers behind a link that is full make nothing faster and cost money. What nobody measures stops growth too: it
+    could be full.
+    """
+    namespace, most = pool.ref.namespace, pool.scaling.max_link_utilisation
+    if pool.ref.kind != api.PrefillPool.__name__:
+        return ()
+    sinks = set()
+    for _, route in context.store.models(api.InferenceRoute, namespace):
+        if pool.ref.name in (reference.name for reference in route.spec.remote_prefill_pool_refs):
+            decode = context.store.model(api.DecodePool, namespace, route.spec.decode_pool_ref.name)
+            if decode is not None:
+                sinks.add(decode[1].spec.cluster_ref.name)
+    found = []
+    for stored, link in context.store.models(api.KVLink, namespace):
+        if link.spec.from_cluster_ref.name == pool.workers.cluster and link.spec.to_cluster_ref.name in sinks:
+            found.append(_ceiling(context, stored.ref, link, most))
+    return tuple(ceiling for ceiling in found if ceiling is not None)
+
+
+def _ceiling(context: Context, ref: Ref, link: api.KVLink, most: float) -> Ceiling | None:
+    reading = context.links.reading(ref)
+    usable_bps = min(context.capacities.believed(ref, link).bps, nominal_bps(link))
+    if reading is None or reading.used_bps is None:
+        why = reading.message if reading is not None else "it was not measured yet"
+        return Ceiling(0, ScalingReason.LINK_CEILING, f"the use of KVLink {ref.name} is not known: {why}")
+    utilisation = reading.used_bps / usable_bps
+    if utilisation < most:
+        return None
+    return Ceiling(
+        0, ScalingReason.LINK_CEILING,
+        f"KVLink {ref.name} is used by {utilisation:.0%} of what it may carry; growth ends at {most:.0%}",
+    )  # fmt: skip
