@@ -177,6 +177,24 @@ def test_a_mean_of_before_the_new_pods_orders_nothing():
     assert pool.look(80, mean(4, window_s=60)) == (8, ScalingReason.ABOVE_TARGET)
 
 
+def test_a_mean_of_before_pods_went_lets_no_more_go():
+    pool = Pool(8)
+    assert pool.look(0, mean(1, window_s=60)) == (4, ScalingReason.BELOW_TARGET)
+    assert pool.look(10, mean(1, window_s=60)) == (4, ScalingReason.SETTLING)
+    assert pool.look(69, mean(1, window_s=60)) == (4, ScalingReason.SETTLING)
+    assert pool.look(70, mean(1, window_s=60)) == (2, ScalingReason.BELOW_TARGET)
+
+
+def test_the_window_to_shrink_begins_anew_after_an_outage_of_the_signals():
+    pool = Pool(4, down=Rules(300))
+    assert pool.look(0, total(8)) == (4, ScalingReason.WITHIN_TOLERANCE)
+    for now_s in range(100, 1000, 100):
+        assert pool.look(now_s, total(None)) == (4, ScalingReason.SIGNAL_MISSING)
+    assert pool.look(1000, total(0)) == (4, ScalingReason.STABILIZED)
+    assert pool.look(1199, total(0)) == (4, ScalingReason.STABILIZED)
+    assert pool.look(1200, total(0)) == (1, ScalingReason.AT_MINIMUM)
+
+
 def test_a_burst_is_answered_before_the_window_knows_of_it():
     pool = Pool(2, up=Rules(120), panic=Panic(window_s=10, threshold=2, lasts_s=60))
     assert pool.look(0, total(4)) == (2, ScalingReason.WITHIN_TOLERANCE)
@@ -210,6 +228,23 @@ def test_a_pool_does_not_fall_asleep_while_routers_want_it_or_do_not_say(demand)
     pool = Pool(1, min_replicas=0, idle_cool_down_s=10)
     for now_s in (0, 10, 20, 30):
         assert pool.look(now_s, total(0), demand=demand)[0] == 1
+
+
+def test_a_pool_that_was_woken_gets_the_whole_cool_down():
+    pool = Pool(1, min_replicas=0, idle_cool_down_s=100)
+    pool.look(0, total(0), demand=0)
+    assert pool.look(100, total(0), demand=0)[0] == 0
+    assert pool.look(200, total(0), demand=1) == (1, ScalingReason.ACTIVATED)
+    assert pool.look(205, total(0), demand=0) == (1, ScalingReason.COOLING_DOWN)
+    assert pool.look(304, total(0), demand=0) == (1, ScalingReason.COOLING_DOWN)
+    assert pool.look(305, total(0), demand=0) == (0, ScalingReason.IDLE)
+
+
+def test_any_work_wakes_a_pool_and_no_faster_than_policies_allow():
+    assert Pool(0, min_replicas=0).look(0, total(0.1), demand=0) == (1, ScalingReason.ACTIVATED)
+    double = Policy(PolicyType.PERCENT, 100, 15)
+    pool = Pool(0, min_replicas=0, up=Rules(0, policies=(double,)))
+    assert [pool.look(now_s, total(20))[0] for now_s in (0, 5, 15, 30, 45)] == [1, 1, 2, 4, 8]
 
 
 def test_a_floor_wakes_a_pool():

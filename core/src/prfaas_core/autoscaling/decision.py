@@ -28,7 +28,8 @@ class History:
     Attributes:
         recommendations: what was wanted, before stabilisation.
         changes: what was done.
-        ready_replicas, ready_since_s: the ready pods of the last look, and when they last became more.
+        ready_replicas: the ready pods of the last look.
+        ready_since_s, fewer_since_s: when they last became more, and fewer.
         grown_at_s: when replicas were last added; the start of pods is reckoned from it.
         panic_until_s: before which the pool does not shrink.
         panic_replicas: the most that was wanted in this panic.
@@ -39,6 +40,7 @@ class History:
     changes: tuple[Change, ...] = ()
     ready_replicas: int | None = None
     ready_since_s: float = -math.inf
+    fewer_since_s: float = -math.inf
     grown_at_s: float = -math.inf
     panic_until_s: float = -math.inf
     panic_replicas: int = 0
@@ -72,38 +74,43 @@ def decide(observed: Observed, settings: Settings, history: History, now_s: floa
     capacity = Capacity(
         starting=observed.ready_replicas < observed.replicas and now_s - history.grown_at_s < settings.startup_s,
         unchanged_s=now_s - history.ready_since_s,
+        not_fewer_s=now_s - history.fewer_since_s,
     )
     proposals = tuple(propose(reading, observed, settings, capacity) for reading in observed.readings)
     wanted, reason = _wanted(proposals, observed.replicas)
+    held = 0
     if wanted is not None:
         burst = max((propose_in_panic(item, observed, settings, capacity) for item in observed.readings), default=0)
         history = _panicked(burst, observed, settings, history, now_s)
         held = max(history.panic_replicas, observed.replicas) if now_s < history.panic_until_s else 0
-        if held > wanted:
-            wanted, reason = held, ScalingReason.PANIC
-    asleep = _asleep(proposals, observed, settings)
+    asleep = _asleep(proposals, observed, settings, history, now_s)
     if asleep is not None:
+        # Whoever wakes up gets the whole cool-down.
+        history = replace(history, idle_since_s=None)
         return _bounded(*asleep, wanted, proposals, observed, settings, history, now_s)
     history = replace(history, idle_since_s=_idle_since_s(proposals, observed, settings, history, now_s))
+    recommended = max(observed.replicas if wanted is None else wanted, held)
+    before = history.recommendations
+    history = replace(history, recommendations=(*before, Recommendation(now_s, recommended)))
     if wanted is None:
+        # Nothing was known to speak for fewer: the window to shrink begins anew when signals are back.
         return _bounded(observed.replicas, reason, None, proposals, observed, settings, history, now_s)
-    followed = wanted
-    if reason is not ScalingReason.PANIC:
-        followed = stabilized(observed.replicas, wanted, history.recommendations, settings, now_s)
-        if followed != wanted:
-            reason = ScalingReason.STABILIZED
-    history = replace(history, recommendations=(*history.recommendations, Recommendation(now_s, wanted)))
+    followed = stabilized(observed.replicas, wanted, before, settings, now_s)
+    if followed != wanted:
+        reason = ScalingReason.STABILIZED
+    if held > followed:
+        followed, reason = held, ScalingReason.PANIC
     paced = limited(observed.replicas, followed, history.changes, settings, now_s)
     if paced != followed:
         reason = ScalingReason.RATE_LIMITED
-    return _bounded(paced, reason, wanted, proposals, observed, settings, history, now_s)
+    return _bounded(paced, reason, recommended, proposals, observed, settings, history, now_s)
 
 
 def _looked(observed: Observed, settings: Settings, history: History, now_s: float) -> History:
     """Return the history without what no longer matters, and with the ready pods of now."""
     windows_s, periods_s = longest_s(settings)
     before = history.ready_replicas
-    more = before is not None and observed.ready_replicas > before
+    added = observed.ready_replicas - before if before is not None else 0
     # What there is when a pool is first seen was somebody's recommendation: a restart shortens no window.
     entries = history.recommendations if before is not None else (Recommendation(now_s, observed.replicas),)
     return replace(
@@ -111,7 +118,8 @@ def _looked(observed: Observed, settings: Settings, history: History, now_s: flo
         recommendations=tuple(entry for entry in entries if now_s - entry.at_s < windows_s),
         changes=tuple(change for change in history.changes if now_s - change.at_s < periods_s),
         ready_replicas=observed.ready_replicas,
-        ready_since_s=now_s if more else history.ready_since_s,
+        ready_since_s=now_s if added > 0 else history.ready_since_s,
+        fewer_since_s=now_s if added < 0 else history.fewer_since_s,
     )
 
 
@@ -149,14 +157,15 @@ def _panicked(burst: int, observed: Observed, settings: Settings, history: Histo
 
 
 def _asleep(
-    proposals: tuple[Proposal, ...], observed: Observed, settings: Settings
+    proposals: tuple[Proposal, ...], observed: Observed, settings: Settings, history: History, now_s: float
 ) -> tuple[int, ScalingReason] | None:
-    """Return replicas and reason of a pool that sleeps; None for one that does not, or that a floor wakes."""
-    if observed.replicas > 0 or settings.min_replicas > 0 or any(floor.replicas > 0 for floor in observed.floors):
+    """Return replicas and reason of a pool that sleeps, or wakes; None for one that does not sleep."""
+    if observed.replicas > 0 or settings.min_replicas > 0:
         return None
     asked = max((found.replicas or 0 for found in proposals if not found.guard), default=0)
     if asked > 0 or (observed.demand or 0) > 0:
-        return max(asked, 1), ScalingReason.ACTIVATED
+        # The first worker is not a matter of rates, or a policy in per cent would let none come.
+        return max(limited(0, asked, history.changes, settings, now_s), 1), ScalingReason.ACTIVATED
     return 0, ScalingReason.IDLE if observed.demand is not None else ScalingReason.DEMAND_UNKNOWN
 
 

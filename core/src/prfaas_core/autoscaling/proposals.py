@@ -3,7 +3,8 @@
 For a total (`AverageValue`) that is `ceil(value / target)`, whatever the number of workers. For a mean or a quantile (`Value`)
 the workers are those that are ready, and the formula holds only for the capacity that the value was measured with: while pods
 that were asked for are still starting, and until the value's window lies behind the last that became ready, such a signal
-asks for no more. Otherwise a queue that waits for its first pod would order the whole pool.
+asks for no more. Otherwise a queue that waits for its first pod would order the whole pool. In the same way it asks for no fewer
+until its window lies behind the last pod that went.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ class Capacity:
     Attributes:
         starting: pods were asked for that are not ready and still may become so in time.
         unchanged_s: for how long no further pod has become ready.
+        not_fewer_s: for how long no ready pod has gone.
     """
 
     starting: bool
     unchanged_s: float
+    not_fewer_s: float
 
 
 def propose(reading: Reading, observed: Observed, settings: Settings, capacity: Capacity) -> Proposal:
@@ -67,6 +70,9 @@ def _asked(
     if reading.target_type is TargetType.AVERAGE_VALUE:
         ratio = value / (reading.target * max(replicas, 1))
         exact = math.ceil(value / reading.target - _EPSILON)
+        if replicas == 0 and exact > 0:
+            # Any work wakes a pool that sleeps; a tolerance is about the pods that are there.
+            return exact, ScalingReason.ABOVE_TARGET
     else:
         if ready == 0:
             # There is no mean over no pods. What is set comes first; the signal is read once something serves.
@@ -76,6 +82,8 @@ def _asked(
     if 1 - settings.down.tolerance <= ratio <= 1 + settings.up.tolerance:
         return replicas, ScalingReason.WITHIN_TOLERANCE
     if ratio < 1:
+        if reading.target_type is TargetType.VALUE and capacity.not_fewer_s < reading.window_s:
+            return replicas, ScalingReason.SETTLING
         return min(exact, replicas), ScalingReason.BELOW_TARGET
     if reading.target_type is TargetType.VALUE:
         if capacity.starting:
