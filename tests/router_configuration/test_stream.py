@@ -19,6 +19,7 @@ from prfaas_router.stream import ConfigurationStream, Identity
 
 ROUTE = "ns/chat"
 LINKS = pb.Links(links=[pb.LinkUse(name="west-to-east", moved_bits=8e6, moving_s=0.1, transfers=2)])
+DEMAND = pb.Demand(pools=[pb.PoolDemand(name="decode", decode=True, waiting=2, wanted_rps=0.5, since_last_s=0.0)])
 TRAFFIC = pb.Traffic(uncached_lengths=[pb.LengthBucket(index=3, count=2.0, tokens=180.0)])
 
 
@@ -30,6 +31,7 @@ class Operator(rpc.RouterConfigurationServicer):
         self.incoming: asyncio.Queue[pb.RouterMessage] = asyncio.Queue()
         self.traffic: asyncio.Queue[pb.Traffic] = asyncio.Queue()
         self.links: asyncio.Queue[pb.Links] = asyncio.Queue()
+        self.demand: asyncio.Queue[pb.Demand] = asyncio.Queue()
         self.metadata: list[dict[str, str]] = []
 
     async def Stream(  # noqa: N802 - the name of the method in the .proto
@@ -43,6 +45,8 @@ class Operator(rpc.RouterConfigurationServicer):
                     await self.traffic.put(message.traffic)
                 elif message.WhichOneof("message") == "links":
                     await self.links.put(message.links)
+                elif message.WhichOneof("message") == "demand":
+                    await self.demand.put(message.demand)
                 else:
                     await self.incoming.put(message)
 
@@ -83,8 +87,9 @@ class Follower:
         identity = Identity(ROUTE, "east", "router-1", address, None, token)
         self.metrics = Metrics(ROUTE)
         self.stream = ConfigurationStream(
-            identity, LastKnownGood(folder), self.applied.put_nowait, lambda: TRAFFIC, self.metrics, links=lambda: LINKS
-        )
+            identity, LastKnownGood(folder), self.applied.put_nowait, lambda: TRAFFIC, self.metrics, links=lambda: LINKS,
+            demand=lambda: DEMAND,
+        )  # fmt: skip
 
     async def __aenter__(self) -> Self:
         self.stream.restore()
@@ -123,12 +128,24 @@ async def test_snapshots_are_applied_and_acknowledged(
             assert (await soon(service.incoming.get())).ack.version == version
 
 
-async def test_traffic_and_links_are_reported_at_once_and_again(operator: tuple[Operator, str], tmp_path: Path) -> None:
+async def test_what_was_seen_is_reported_at_once_and_again(operator: tuple[Operator, str], tmp_path: Path) -> None:
     service, address = operator
     async with Follower(address, tmp_path):
         for _ in range(2):
+            assert await soon(service.demand.get()) == DEMAND
             assert await soon(service.traffic.get()) == TRAFFIC
             assert await soon(service.links.get()) == LINKS
+
+
+async def test_news_are_reported_without_waiting_for_the_next_report(
+    operator: tuple[Operator, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prfaas_router.stream.REPORT_S", 3600.0)
+    service, address = operator
+    async with Follower(address, tmp_path) as follower:
+        for _ in range(3):
+            await soon(service.demand.get())
+            follower.stream.report_now()
 
 
 @pytest.mark.parametrize(

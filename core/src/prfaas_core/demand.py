@@ -79,9 +79,13 @@ class DemandWindow:
         self._count = self._count * _left(now_s - self._last_s) + 1.0
         self._last_s = now_s
 
+    def since_last_s(self, now_s: float) -> float:
+        """Return the time since the last request; infinite when there was none."""
+        return now_s - self._last_s
+
     def report(self, now_s: float, waiting: int) -> Demand:
         """Return the demand at `now_s`, with the requests that wait."""
-        since_s = now_s - self._last_s
+        since_s = self.since_last_s(now_s)
         # A steady rate r leaves r x half-life / ln 2 in a count that halves so.
         rate_rps = self._count * _left(since_s) * math.log(2) / HALF_LIFE_S
         return Demand(waiting, rate_rps, 0.0 if waiting else since_s)

@@ -17,18 +17,20 @@ NIXL_PULL: Connector
 NIXL_PUSH: Connector
 
 class RouterMessage(_message.Message):
-    __slots__ = ("hello", "ack", "nack", "traffic", "links")
+    __slots__ = ("hello", "ack", "nack", "traffic", "links", "demand")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     NACK_FIELD_NUMBER: _ClassVar[int]
     TRAFFIC_FIELD_NUMBER: _ClassVar[int]
     LINKS_FIELD_NUMBER: _ClassVar[int]
+    DEMAND_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ack: Ack
     nack: Nack
     traffic: Traffic
     links: Links
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., nack: _Optional[_Union[Nack, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., links: _Optional[_Union[Links, _Mapping]] = ...) -> None: ...
+    demand: Demand
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., nack: _Optional[_Union[Nack, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., links: _Optional[_Union[Links, _Mapping]] = ..., demand: _Optional[_Union[Demand, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("route_namespace", "route_name", "cluster", "router", "software_version", "version")
@@ -99,6 +101,26 @@ class LinkUse(_message.Message):
     age_s: float
     moving_s: float
     def __init__(self, name: _Optional[str] = ..., moved_bits: _Optional[float] = ..., busy_s: _Optional[float] = ..., seen_s: _Optional[float] = ..., transfers: _Optional[float] = ..., age_s: _Optional[float] = ..., moving_s: _Optional[float] = ...) -> None: ...
+
+class Demand(_message.Message):
+    __slots__ = ("pools",)
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    pools: _containers.RepeatedCompositeFieldContainer[PoolDemand]
+    def __init__(self, pools: _Optional[_Iterable[_Union[PoolDemand, _Mapping]]] = ...) -> None: ...
+
+class PoolDemand(_message.Message):
+    __slots__ = ("name", "decode", "waiting", "wanted_rps", "since_last_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    WANTED_RPS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_LAST_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    decode: bool
+    waiting: int
+    wanted_rps: float
+    since_last_s: float
+    def __init__(self, name: _Optional[str] = ..., decode: _Optional[bool] = ..., waiting: _Optional[int] = ..., wanted_rps: _Optional[float] = ..., since_last_s: _Optional[float] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("version", "route_namespace", "route_name", "created_unix_ms", "model", "policy", "decode", "local_prefill", "remote_prefill", "limits")
@@ -179,7 +201,7 @@ class Policy(_message.Message):
     def __init__(self, mode: _Optional[_Union[Policy.Mode, str]] = ..., bandwidth: _Optional[_Union[Policy.Bandwidth, str]] = ..., threshold_tokens: _Optional[int] = ..., algorithm: _Optional[_Union[Policy.Algorithm, str]] = ..., absorb: _Optional[bool] = ..., stale_after_s: _Optional[float] = ...) -> None: ...
 
 class Pool(_message.Message):
-    __slots__ = ("namespace", "name", "cluster", "endpoints", "kv_fingerprint", "cache_capacity_tokens", "prefill_seconds", "decode_slots", "connector", "price", "base_price")
+    __slots__ = ("namespace", "name", "cluster", "endpoints", "kv_fingerprint", "cache_capacity_tokens", "prefill_seconds", "decode_slots", "connector", "price", "base_price", "wakes")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
@@ -191,6 +213,7 @@ class Pool(_message.Message):
     CONNECTOR_FIELD_NUMBER: _ClassVar[int]
     PRICE_FIELD_NUMBER: _ClassVar[int]
     BASE_PRICE_FIELD_NUMBER: _ClassVar[int]
+    WAKES_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     cluster: str
@@ -202,7 +225,8 @@ class Pool(_message.Message):
     connector: Connector
     price: float
     base_price: float
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., cluster: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., kv_fingerprint: _Optional[str] = ..., cache_capacity_tokens: _Optional[int] = ..., prefill_seconds: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., decode_slots: _Optional[int] = ..., connector: _Optional[_Union[Connector, str]] = ..., price: _Optional[float] = ..., base_price: _Optional[float] = ...) -> None: ...
+    wakes: bool
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., cluster: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., kv_fingerprint: _Optional[str] = ..., cache_capacity_tokens: _Optional[int] = ..., prefill_seconds: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., decode_slots: _Optional[int] = ..., connector: _Optional[_Union[Connector, str]] = ..., price: _Optional[float] = ..., base_price: _Optional[float] = ..., wakes: _Optional[bool] = ...) -> None: ...
 
 class CurvePoint(_message.Message):
     __slots__ = ("tokens", "value")
@@ -257,11 +281,15 @@ class Link(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., capacity_bps: _Optional[float] = ..., share: _Optional[float] = ..., kv_bytes: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., price: _Optional[float] = ..., base_price: _Optional[float] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_body_bytes", "prefill_timeout_s", "connect_timeout_s")
+    __slots__ = ("max_body_bytes", "prefill_timeout_s", "connect_timeout_s", "max_waiting_requests", "max_wait_s")
     MAX_BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
     PREFILL_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     CONNECT_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAITING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAIT_S_FIELD_NUMBER: _ClassVar[int]
     max_body_bytes: int
     prefill_timeout_s: float
     connect_timeout_s: float
-    def __init__(self, max_body_bytes: _Optional[int] = ..., prefill_timeout_s: _Optional[float] = ..., connect_timeout_s: _Optional[float] = ...) -> None: ...
+    max_waiting_requests: int
+    max_wait_s: float
+    def __init__(self, max_body_bytes: _Optional[int] = ..., prefill_timeout_s: _Optional[float] = ..., connect_timeout_s: _Optional[float] = ..., max_waiting_requests: _Optional[int] = ..., max_wait_s: _Optional[float] = ...) -> None: ...

@@ -16,6 +16,7 @@ from prfaas_core.routing import Decision, NoDecodeWorkerError
 from prfaas_core.traffic import TrafficWindow
 from prfaas_protocol import configuration_pb2 as pb
 from prfaas_router import openai, preparation
+from prfaas_router.admission import Admission, Gate
 from prfaas_router.configuration import Configuration
 from prfaas_router.fleet import Fleet
 from prfaas_router.forwarding import Forwarder, Outcome
@@ -23,7 +24,6 @@ from prfaas_router.http.client import Client, UpstreamError
 from prfaas_router.http.server import Request, Responder
 from prfaas_router.metrics import Metrics
 from prfaas_router.openai import APIError
-from prfaas_router.preparation import ModelLimits, Prepared
 
 log = structlog.get_logger()
 
@@ -54,28 +54,15 @@ class Router:
         self._client = Client()
         self._forwarder = Forwarder(fleet, self._client, metrics)
         self._window = TrafficWindow(time.monotonic())
-        self.configuration: Configuration | None = None
-        self.draining = False
+        self.gate = Gate(route, fleet, metrics)
 
     def configure(self, configuration: Configuration) -> None:
         """Serve by a new configuration from the next request on; requests in flight keep theirs."""
         self._fleet.configure(configuration)
-        self.configuration = configuration
         self._client.retain(endpoint.address for pool in configuration.pools() for endpoint in pool.endpoints.values())
         self._metrics.version.set(configuration.version)
         self._metrics.threshold.set(configuration.threshold_tokens)
-
-    def current(self) -> Configuration:
-        """Return the configuration.
-
-        Raises:
-            APIError: 503, there is none yet.
-        """
-        if self.configuration is None:
-            raise APIError(
-                503, f"route {self._route} has no configuration yet; the operator sends it", code="not_configured"
-            )
-        return self.configuration
+        self.gate.configure(configuration)
 
     def traffic(self) -> pb.Traffic:
         """Return the uncached lengths of recent requests."""
@@ -103,27 +90,17 @@ class Router:
             ]
         )
 
-    def prepare(self, body: dict[str, Any], *, chat: bool) -> tuple[Configuration, Prepared]:
-        """Check a request against the configuration of this moment."""
-        configuration = self.current()
-        limits = ModelLimits(
-            configuration.model,
-            configuration.max_model_len_tokens,
-            configuration.bytes_per_token,
-            configuration.block_tokens,
-        )
-        return configuration, preparation.prepare(body, chat=chat, model=limits)
-
-    def decide(self, configuration: Configuration, prepared: Prepared) -> Decision:
-        """Return where a request goes, and count it as traffic.
+    def decide(self, admission: Admission) -> Decision:
+        """Return where a request goes, and count it as traffic and as demand.
 
         Raises:
             NoDecodeWorkerError: no decode worker is usable.
         """
-        decision = self._fleet.decide(prepared, configuration)
-        if prepared.ineligible is None:
+        decision = self._fleet.decide(admission.prepared, admission.configuration)
+        if admission.prepared.ineligible is None:
             # The others have no choice, so they are no part of what the threshold divides.
             self._window.record(decision.uncached_tokens, time.monotonic())
+        self.gate.decided(admission, decision)
         return decision
 
     async def handle(self, request: Request, responder: Responder) -> None:
@@ -153,7 +130,7 @@ class Router:
         if request.path == "/health":
             responder.send(200, [_JSON], b"{}")
         elif request.path == "/ready":
-            ready = self.configuration is not None and bool(self.configuration.decode.endpoints) and not self.draining
+            ready = self.gate.ready
             responder.send(200 if ready else 503, [_JSON], orjson.dumps({"ready": ready}))
         elif request.path == "/metrics":
             for pool, count in self._fleet.in_flight():
@@ -162,7 +139,7 @@ class Router:
                 200, [("content-type", "text/plain; version=0.0.4; charset=utf-8")], self._metrics.exposition()
             )
         else:
-            configuration = self.current()
+            configuration = self.gate.current()
             model = {
                 "id": configuration.model,
                 "object": "model",
@@ -173,31 +150,46 @@ class Router:
             responder.send(200, [_JSON], orjson.dumps({"object": "list", "data": [model]}))
 
     async def _complete(self, request: Request, responder: Responder) -> None:
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
+        started_s = asyncio.get_running_loop().time()
         request_id = request.headers.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex
-        configuration, prepared = self.prepare(
-            preparation.parse(request.body), chat=request.path == "/v1/chat/completions"
-        )
-        try:
-            decision = self.decide(configuration, prepared)
-        except NoDecodeWorkerError as error:
-            raise APIError(503, str(error), code="no_decode_worker") from error
+        body, chat = preparation.parse(request.body), request.path == "/v1/chat/completions"
+        admission = await self.gate.admit(body, chat=chat)
+        while True:
+            try:
+                return await self._forward(request.path, responder, request_id, started_s, admission)
+            except NoDecodeWorkerError as error:
+                if not self.gate.emptied(admission):
+                    raise APIError(503, str(error), code="no_decode_worker") from error
+            # The pool lost its last worker in the meantime, and nothing has reached the client yet.
+            admission = await self.gate.admit(body, chat=chat, waited_s=admission.waited_s)
+
+    async def _forward(
+        self, path: str, responder: Responder, request_id: str, started_s: float, admission: Admission
+    ) -> None:
+        """Decide on a request, and answer it.
+
+        Raises:
+            NoDecodeWorkerError: no decode worker could be asked; the client has seen nothing.
+            APIError: the decode worker failed before anything was sent to the client.
+        """
+        loop = asyncio.get_running_loop()
+        configuration, prepared = admission.configuration, admission.prepared
+        decision = self.decide(admission)
         outcome = Outcome(decision.destination, decision.reason, decision.prefill_pool, decision.prefill_worker)
-        ended = "cancelled"
+        ended: str | None = "cancelled"
         ttft_s: float | None = None
         tail = b""
         try:
             async with AsyncExitStack() as stack:
                 answer, chunks, outcome = await self._forwarder.open(
-                    stack, configuration, prepared, decision, request.path, request_id
+                    stack, configuration, prepared, decision, path, request_id
                 )
                 ttft_s = loop.time() - started_s
                 headers = [
                     ("content-type", answer.headers.get("content-type", "application/json")),
-                    *_decision_headers(outcome, configuration, request_id),
+                    *_decision_headers(outcome, admission, request_id),
                 ]
                 ended = "ok" if answer.status < 400 else "refused" if answer.status < 500 else "failed"
                 length = answer.headers.get("content-length")
@@ -207,6 +199,10 @@ class Router:
                     responder.send(answer.status, headers, body)
                 else:
                     tail = await self._relay(responder, answer.status, headers, chunks)
+        except NoDecodeWorkerError:
+            # One that goes back to wait has not ended.
+            ended = None if self.gate.emptied(admission) else "failed"
+            raise
         except UpstreamError as error:
             ended = "failed"
             if not responder.started:
@@ -220,9 +216,9 @@ class Router:
             ended = "cancelled"
             raise
         finally:
-            self._record(
-                request_id, configuration, prepared, decision, outcome, ended, ttft_s, loop.time() - started_s, tail
-            )
+            if ended is not None:
+                total_s = loop.time() - started_s
+                self._record(request_id, admission, decision, outcome, ended, ttft_s, total_s, tail)
 
     async def _relay(self, responder: Responder, status: int, headers: list[tuple[str, str]], chunks: Any) -> bytes:
         """Pass an answer on; return its last bytes."""
@@ -237,8 +233,7 @@ class Router:
     def _record(
         self,
         request_id: str,
-        configuration: Configuration,
-        prepared: Prepared,
+        admission: Admission,
         decision: Decision,
         outcome: Outcome,
         ended: str,
@@ -246,6 +241,7 @@ class Router:
         total_s: float,
         tail: bytes,
     ) -> None:
+        configuration, prepared = admission.configuration, admission.prepared
         self._metrics.request(outcome.destination, outcome.reason, ended)
         if ttft_s is not None and ended == "ok":
             self._metrics.ttft(outcome.destination, ttft_s)
@@ -275,19 +271,22 @@ class Router:
             blocks=b"".join(digest[:_LOGGED_DIGEST_BYTES] for digest in prepared.hashes).hex(),
             configuration_version=configuration.version,
             regret_s=_rounded(decision.regret_s),
+            waited_s=_rounded(admission.waited_s),
             prefill_s=_rounded(outcome.prefill_s),
             ttft_s=_rounded(ttft_s),
             total_s=_rounded(total_s),
         )
 
 
-def _decision_headers(outcome: Outcome, configuration: Configuration, request_id: str) -> list[tuple[str, str]]:
+def _decision_headers(outcome: Outcome, admission: Admission, request_id: str) -> list[tuple[str, str]]:
     headers = [
         ("x-request-id", request_id),
         ("x-prfaas-decision", outcome.destination.value),
         ("x-prfaas-reason", outcome.reason.value),
-        ("x-prfaas-config-version", str(configuration.version)),
+        ("x-prfaas-config-version", str(admission.configuration.version)),
     ]
+    if admission.waited_s:
+        headers.append(("x-prfaas-waited-s", f"{admission.waited_s:.3f}"))
     if outcome.prefill_pool is not None:
         headers.append(("x-prfaas-prefill-pool", outcome.prefill_pool))
     if outcome.prefill_cached_tokens is not None:

@@ -51,7 +51,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One pool; endpoints by name. What `finish_time` needs is None where the snapshot does not have it."""
+    """One pool; endpoints by name. What `finish_time` needs is None where the snapshot does not have it.
+
+    Attributes:
+        wakes: it gets a worker when requests want one.
+    """
 
     name: str
     cluster: str
@@ -64,11 +68,17 @@ class Pool:
     base_price: float = 0.0
     decode_slots: int = 0
     link: Link | None = None
+    wakes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Everything a router needs to serve one route."""
+    """Everything a router needs to serve one route.
+
+    Attributes:
+        max_waiting, max_wait_s: how many requests wait for a decode worker while there is none, and for how long at most.
+        asleep: names of the pools that are scaled to zero, or on their way from there.
+    """
 
     version: int
     route: str
@@ -88,6 +98,9 @@ class Configuration:
     algorithm: Algorithm = Algorithm.PAPER
     absorb: bool = False
     stale_after_s: float = math.inf
+    max_waiting: int = 0
+    max_wait_s: float = 0.0
+    asleep: frozenset[str] = frozenset()
 
     def pools(self) -> tuple[Pool, ...]:
         """Return every pool, decode first."""
@@ -127,7 +140,8 @@ def check(snapshot: pb.Snapshot, route: str) -> Configuration:
                 pool.kv_fingerprint,
                 f"decode has {decode.kv_fingerprint}; pair compatible profiles",
             )
-    names = [pool.name for pool in (decode, *((local,) if local else ()), *remote)]
+    pools = (decode, *((local,) if local else ()), *remote)
+    names = [pool.name for pool in pools]
     if len(set(names)) != len(names):
         raise errors.InvalidValueError("pools", names, "name each pool once")
     return Configuration(
@@ -149,6 +163,9 @@ def check(snapshot: pb.Snapshot, route: str) -> Configuration:
         algorithm=_ALGORITHMS[snapshot.policy.algorithm],
         absorb=snapshot.policy.absorb,
         stale_after_s=errors.non_negative("policy.stale_after_s", snapshot.policy.stale_after_s) or math.inf,
+        max_waiting=snapshot.limits.max_waiting_requests,
+        max_wait_s=errors.non_negative("limits.max_wait_s", snapshot.limits.max_wait_s),
+        asleep=frozenset(pool.name for pool in pools if pool.wakes and not pool.endpoints),
     )
 
 
@@ -182,6 +199,7 @@ def _pool(field: str, pool: pb.Pool, link: Link | None = None) -> Pool:
         errors.non_negative(f"{field}.base_price", pool.base_price),
         pool.decode_slots,
         link,
+        pool.wakes,
     )
 
 

@@ -45,12 +45,13 @@ class DecideService(rpc.RouterServicer):
         body |= {"prompt_logprobs": 1} if request.prompt_logprobs else {}
         body |= {"max_tokens": request.max_output_tokens} if request.max_output_tokens else {}
         try:
-            configuration, prepared = self._router.prepare(body, chat=False)
-            decision = self._router.decide(configuration, prepared)
+            admission = await self._router.gate.admit(body, chat=False)
+            decision = self._router.decide(admission)
         except APIError as error:
             await context.abort(_CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT), error.message)
         except NoDecodeWorkerError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        configuration, prepared = admission.configuration, admission.prepared
         self._metrics.request(decision.destination, decision.reason, "decided")
         prefill = None
         if decision.prefill_pool is not None and decision.prefill_worker is not None:

@@ -83,10 +83,29 @@ class Fleet:
         elif self._alone_since_s == math.inf:
             self._alone_since_s = self._clock()
 
+    @property
+    def sidecar(self) -> bool:
+        """Whether this router belongs to one decode pod."""
+        return self._decode_pod is not None
+
+    def serves(self, pool: Pool, worker: str) -> bool:
+        """Return whether a worker may get new work: one that is about to go leaves the configuration first."""
+        return worker in self._endpoints.get(pool.name, {})
+
     def decide(self, prepared: Prepared, configuration: Configuration) -> Decision:
         """Return where a request goes; see `prfaas_core.routing.decide`."""
+        view = self._everything(prepared, configuration)
+        return routing.decide(routing.Request(prepared.total_tokens, prepared.ineligible), view)
+
+    def wanted(self, prepared: Prepared, configuration: Configuration) -> str | None:
+        """Return the sleeping prefill pool that a request will want when there is a decode worker for it."""
+        view = self._everything(prepared, configuration)
+        view.asleep |= {configuration.decode.name}
+        return routing.wanted(routing.Request(prepared.total_tokens, prepared.ineligible), view)
+
+    def _everything(self, prepared: Prepared, configuration: Configuration) -> View:
         now_s = self._clock()
-        view = View(
+        return View(
             threshold_tokens=configuration.threshold_tokens,
             mode=configuration.mode,
             bandwidth=Bandwidth(configuration.bandwidth),
@@ -103,8 +122,8 @@ class Fleet:
             signals_age_s=max(0.0, now_s - self._alone_since_s),
             stale_after_s=configuration.stale_after_s,
             absorb=configuration.absorb,
+            asleep=configuration.asleep,
         )
-        return routing.decide(routing.Request(prepared.total_tokens, prepared.ineligible), view)
 
     def view(self, pool: Pool, hashes: Sequence[bytes], only: str | None = None) -> routing.Pool:
         """Return the workers of a pool as decisions see them; it holds until the next call for that pool.

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from prfaas_core import routing
-from prfaas_core.routing import Decision, Destination, Reason
+from prfaas_core.routing import Decision, Destination, NoDecodeWorkerError, Reason
 from prfaas_router import handshake
 from prfaas_router.accounts import LocalTransfer, Transfer
 from prfaas_router.configuration import Configuration, Endpoint, Pool
@@ -90,7 +90,8 @@ class Forwarder:
         `stack` owns what is open; leaving it cancels the legs that still run.
 
         Raises:
-            APIError: no decode worker could be asked.
+            NoDecodeWorkerError: no decode worker could be asked, so that the request is as it was before.
+            APIError: a decode worker failed.
         """
         outcome = Outcome(decision.destination, decision.reason, decision.prefill_pool, decision.prefill_worker)
         # The decode worker counts from the decision on, or everything that prefills meanwhile would choose the same one.
@@ -98,14 +99,7 @@ class Forwarder:
             handover = await self._prefill(stack, configuration, prepared, decision, outcome, path, request_id)
         excluded: set[str] = set()
         while True:
-            worker = decision.decode_worker
-            if worker in excluded:
-                tried = frozenset(excluded)
-                view = self._fleet.decode_view(configuration, prepared.hashes, tried)
-                chosen = routing.choose_worker(view, exclude=tried)
-                if chosen is None:
-                    raise APIError(503, "no decode worker can be reached; try again", code="no_decode_worker")
-                worker = chosen.name
+            worker = self._decode_worker(configuration, prepared, decision, frozenset(excluded))
             endpoint = self._fleet.endpoint(configuration.decode, worker)
             outcome.decode_worker = worker
             try:
@@ -135,6 +129,21 @@ class Forwarder:
             if answer.status < 400:
                 self._fleet.succeeded(configuration.decode.name, worker, prepared.hashes)
             return answer, body, outcome
+
+    def _decode_worker(
+        self, configuration: Configuration, prepared: Prepared, decision: Decision, tried: frozenset[str]
+    ) -> str:
+        """Return the decode worker that was decided on, or another one when that was tried, or left while prefill ran."""
+        decided = decision.decode_worker
+        if decided not in tried and self._fleet.serves(configuration.decode, decided):
+            return decided
+        chosen = routing.choose_worker(self._fleet.decode_view(configuration, prepared.hashes, tried), exclude=tried)
+        if chosen is not None:
+            return chosen.name
+        if decided in tried:
+            raise NoDecodeWorkerError("no decode worker can be reached; try again")
+        # It leaves, and was given this request before that.
+        return decided
 
     async def _decode(
         self,

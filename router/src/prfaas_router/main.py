@@ -84,8 +84,16 @@ async def run(arguments: argparse.Namespace) -> None:
             arguments.operator_token,
         )
         source = ConfigurationStream(
-            identity, LastKnownGood(arguments.state_dir), apply, router.traffic, metrics, fleet.contact, router.links
+            identity,
+            LastKnownGood(arguments.state_dir),
+            apply,
+            router.traffic,
+            metrics,
+            fleet.contact,
+            router.links,
+            router.gate.demand,
         )
+        router.gate.on_wanted(source.report_now)
         source.restore()
         stream = loop.create_task(source.run())
 
@@ -108,7 +116,7 @@ async def run(arguments: argparse.Namespace) -> None:
         stream.result()
 
     log.info("draining")
-    router.draining = True
+    router.gate.drain(arguments.drain_s)
     await servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     # Who routes to us sees the readiness probe fail before connections are refused.
     await asyncio.sleep(arguments.drain_delay_s)

@@ -7,6 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _TIME_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120)
 
+_WAIT_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600)
+
 
 class Metrics:
     """Metrics with the constant label `route`."""
@@ -42,6 +44,17 @@ class Metrics:
             "Requests that shadow mode kept from a remote pool: by how much the first token would have come sooner or later.",
             ["route", "across"], buckets=_TIME_BUCKETS, registry=self.registry,
         )  # fmt: skip
+        self._waited = Histogram(
+            "prfaas_router_wait_seconds", "Time that requests waited for the first decode worker, by how that ended.",
+            ["route", "outcome"], buckets=_WAIT_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self._wait_refused = counter(
+            "prfaas_router_wait_refused", "Requests that were not let wait for a decode worker, or not longer.", "code"
+        )
+        self._wanted = counter(
+            "prfaas_router_wanted", "Requests that wanted a pool, also while it had no worker.", "pool"
+        )
+        self.waiting = gauge("prfaas_router_waiting", "Requests that wait for the first decode worker.").labels(route)
         self._in_flight = gauge("prfaas_router_in_flight", "Legs in flight by pool.", "pool")
         self.version = gauge("prfaas_router_configuration_version", "Version of the configuration in use.").labels(
             route
@@ -82,6 +95,18 @@ class Metrics:
     def regret(self, seconds: float) -> None:
         """Observe what shadow mode cost a request, below 0 saved it, as estimated."""
         self._regret.labels(self._route, "sooner" if seconds > 0 else "later").observe(abs(seconds))
+
+    def waited(self, outcome: str, seconds: float) -> None:
+        """Observe the time that a request waited for a decode worker."""
+        self._waited.labels(self._route, outcome).observe(seconds)
+
+    def wait_refused(self, code: str) -> None:
+        """Count a request that was not let wait, or not longer."""
+        self._wait_refused.labels(self._route, code).inc()
+
+    def wanted(self, pool: str) -> None:
+        """Count a request that wanted a pool."""
+        self._wanted.labels(self._route, pool).inc()
 
     def in_flight(self, pool: str, count: int) -> None:
         """Set the legs in flight."""

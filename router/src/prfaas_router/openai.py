@@ -10,17 +10,20 @@ _TYPES = {404: "not_found_error", 408: "timeout_error", 429: "rate_limit_error"}
 class APIError(Exception):
     """What a client is told: a status, and an error object that names the parameter and the way out."""
 
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None, retry_after_s: int = 1
+    ) -> None:
         self.status = status
         self.message = message
         self.param = param
         self.code = code
+        self.retry_after_s = retry_after_s
         super().__init__(message)
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
         """Headers that belong to the status."""
-        return (("retry-after", "1"),) if self.status == 503 else ()
+        return (("retry-after", str(self.retry_after_s)),) if self.status == 503 else ()
 
     def body(self) -> bytes:
         """Return the error object."""

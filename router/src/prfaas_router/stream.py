@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ log = structlog.get_logger()
 FIRST_RETRY_S = 0.2
 MAX_RETRY_S = 10.0
 REPORT_S = 2.0
-"""Time between two reports of traffic and links."""
+"""Time between two reports of demand, traffic and links."""
 VERSION = "0.1.0"
 
 
@@ -60,6 +61,7 @@ class ConfigurationStream:
         metrics: Metrics,
         contact: Callable[[bool], None] = lambda _connected: None,
         links: Callable[[], pb.Links] = pb.Links,
+        demand: Callable[[], pb.Demand] = pb.Demand,
     ) -> None:
         self._identity = identity
         self._store = store
@@ -68,6 +70,8 @@ class ConfigurationStream:
         self._metrics = metrics
         self._contact = contact
         self._links = links
+        self._demand = demand
+        self._news = asyncio.Event()
         self._version = 0
 
     def restore(self) -> None:
@@ -80,6 +84,10 @@ class ConfigurationStream:
                 log.info("serving the last known good configuration", version=snapshot.version)
         except (DamagedError, CoreError, OSError) as error:
             log.warning("the last known good configuration is ignored", error=str(error))
+
+    def report_now(self) -> None:
+        """Say what was seen without waiting for the next report."""
+        self._news.set()
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
@@ -142,10 +150,14 @@ class ConfigurationStream:
     async def _report(self, call: Any, writing: asyncio.Lock) -> None:
         """Say what was seen lately until the stream ends, which its reader notices."""
         while True:
+            self._news.clear()
             async with writing:
+                await call.write(pb.RouterMessage(demand=self._demand()))
                 await call.write(pb.RouterMessage(traffic=self._traffic()))
                 await call.write(pb.RouterMessage(links=self._links()))
-            await asyncio.sleep(REPORT_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REPORT_S):
+                    await self._news.wait()
 
     def _take(self, snapshot: pb.Snapshot) -> pb.RouterMessage:
         if snapshot.version < self._version:
