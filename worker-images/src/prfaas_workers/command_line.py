@@ -84,7 +84,10 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
         default=30.0,
         help="a transfer that brings nothing for so long has failed",
     )
-    p.add_argument("--drain-s", type=positive, default=20.0, help="time for running requests after SIGTERM")
+    p.add_argument(
+        "--drain-s", type=positive, default=env.get("PRFAAS_DRAIN_SECONDS", "20"),
+        help="time after SIGTERM for running requests and for KV to be fetched (default: $PRFAAS_DRAIN_SECONDS, or 20)",
+    )  # fmt: skip
     return p
 
 

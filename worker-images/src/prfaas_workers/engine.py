@@ -54,6 +54,10 @@ class Engine(Protocol):
         """Prompt and output together."""
 
     @property
+    def offers(self) -> int:
+        """How many requests' KV others have still to fetch."""
+
+    @property
     def bytes_per_token(self) -> float:
         """How many bytes of text stand for a token."""
 

@@ -82,6 +82,11 @@ class HandoverEngine:
         return self._profile.max_model_len_tokens
 
     @property
+    def offers(self) -> int:
+        """How many requests' KV others have still to fetch."""
+        return self._owner.offers
+
+    @property
     def bytes_per_token(self) -> float:
         """How many bytes of text stand for a token."""
         return self._profile.bytes_per_token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import uuid
 from collections.abc import AsyncIterator
@@ -17,11 +18,17 @@ from prfaas_workers.engine import Engine, KVLoadError, Piece, Start
 
 MAX_BODY_BYTES = 64 << 20
 _JSON = "application/json"
+# Requests that were sent before anybody knew that the worker goes arrive within this time.
+_QUIET_S = 1.0
+_LOOK_S = 0.05
+# What is left after the drain is cut off; this is for answers that are being written.
+_CLOSING_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
-def application(engine: Engine) -> web.Application:
+def application(routes: Routes) -> web.Application:
     """Return the web application of a worker."""
-    routes = _Routes(engine)
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.router.add_post("/v1/completions", routes.completions)
     app.router.add_post("/v1/chat/completions", routes.chat)
@@ -33,9 +40,14 @@ def application(engine: Engine) -> web.Application:
 
 
 async def serve(engine: Engine, host: str, port: int, drain_s: float) -> None:
-    """Serve until SIGTERM or SIGINT, then let running requests end for up to `drain_s`."""
+    """Serve until SIGTERM or SIGINT, and then until there is nothing left to do, for up to `drain_s`.
+
+    Who asks for health hears at once that the worker is on its way out. What is sent to it all the same is served, since it may
+    have been on its way before; and the KV on offer stays until it was fetched or its lease is over.
+    """
+    routes = Routes(engine)
     # A client that goes away cancels its handler, and with it the request.
-    runner = web.AppRunner(application(engine), handler_cancellation=True, shutdown_timeout=drain_s, access_log=None)
+    runner = web.AppRunner(application(routes), handler_cancellation=True, shutdown_timeout=_CLOSING_S, access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, reuse_address=True).start()
@@ -44,13 +56,43 @@ async def serve(engine: Engine, host: str, port: int, drain_s: float) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await stop.wait()
+        log.info("draining: %d requests, KV of %d to be fetched", routes.active, engine.offers)
+        routes.draining = True
+        drained = await _drained(routes, engine, drain_s)
+        log.log(
+            logging.INFO if drained else logging.WARNING,
+            "stopping: %d requests, KV of %d to be fetched", routes.active, engine.offers,
+        )  # fmt: skip
     finally:
         await runner.cleanup()
 
 
-class _Routes:
+async def _drained(routes: Routes, engine: Engine, drain_s: float) -> bool:
+    """Wait until nothing has been there to do for a moment; return whether that came before the time was up."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + drain_s
+    quiet_since_s = loop.time()
+    while loop.time() < end_s:
+        if routes.active or engine.offers:
+            quiet_since_s = loop.time()
+        elif loop.time() - quiet_since_s >= _QUIET_S:
+            return True
+        await asyncio.sleep(_LOOK_S)
+    return not (routes.active or engine.offers)
+
+
+class Routes:
+    """What the worker answers.
+
+    Attributes:
+        draining: whether the worker is on its way out.
+        active: requests that are being served.
+    """
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.draining = False
+        self.active = 0
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         return await self._generate(request, chat=False)
@@ -69,7 +111,7 @@ class _Routes:
         return web.json_response({"object": "list", "data": [model]})
 
     async def health(self, _: web.Request) -> web.Response:
-        return web.Response()
+        return web.Response(status=503 if self.draining else 200)
 
     async def version(self, _: web.Request) -> web.Response:
         return web.json_response({"version": prfaas_workers.VERSION})
@@ -79,6 +121,13 @@ class _Routes:
         return web.Response(body=body, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _generate(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
+        self.active += 1
+        try:
+            return await self._answer(request, chat=chat)
+        finally:
+            self.active -= 1
+
+    async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         try:
             raw = await request.read()
             generation = openai.parse(

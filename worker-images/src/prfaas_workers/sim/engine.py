@@ -51,7 +51,7 @@ class SimulatedBackend:
         return SimulatedComputation(self, request)
 
     def cache_usage(self) -> float:
-        """Return the part of the KV cache that the requests here take."""
+        """Return the part of the KV cache that requests, and KV on offer, take."""
         return min(1.0, self.held_tokens / max(1, self.profile.cache_capacity_tokens))
 
 
@@ -66,6 +66,7 @@ class SimulatedComputation:
         self._hashes = hash_tokens(request.token_ids, block_tokens=profile.block_tokens, model=profile.model)
         self._cached_tokens: int | None = None
         self._progress: LayerProgress | None = None
+        self._holders = 1  # the request itself, and its KV while that is on offer
         backend.held_tokens += self._tokens
 
     async def begin(self) -> int:
@@ -78,9 +79,15 @@ class SimulatedComputation:
     def offer(self) -> tuple[SimulatedKV, LayerProgress]:
         """Return KV in the amount that the profile says."""
         self._progress = LayerProgress()
+        self._holders += 1
         scales = self._backend.scales
         source = SimulatedKV(
-            self._request.token_ids, self._backend.profile, scales.layers, scales.bytes_scale, self._progress
+            self._request.token_ids,
+            self._backend.profile,
+            scales.layers,
+            scales.bytes_scale,
+            self._progress,
+            on_end=self._let_go,
         )
         return source, self._progress
 
@@ -120,5 +127,10 @@ class SimulatedComputation:
             yield Piece(_WORD * count, count, "length" if done == max_tokens else None)
 
     def close(self) -> None:
-        """Count the request's tokens no more."""
-        self._backend.held_tokens -= self._tokens
+        """Count the request's tokens no more, unless they are on offer."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._holders -= 1
+        if self._holders == 0:
+            self._backend.held_tokens -= self._tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
+from collections.abc import Callable
 
 from prfaas_core.profiles import Profile
 from prfaas_workers.kv_transfer.progress import LayerProgress
@@ -22,10 +23,17 @@ class SimulatedKV:
         profile: gives S_kv.
         layers: into how many equal parts the KV is cut.
         bytes_scale: bytes sent for each byte of the profile.
+        on_end: called when the KV is no longer on offer.
     """
 
     def __init__(
-        self, token_ids: array[int], profile: Profile, layers: int, bytes_scale: float, progress: LayerProgress
+        self,
+        token_ids: array[int],
+        profile: Profile,
+        layers: int,
+        bytes_scale: float,
+        progress: LayerProgress,
+        on_end: Callable[[], None],
     ) -> None:
         self.content = prompt_digest(token_ids)
         self.tokens = len(token_ids)
@@ -33,6 +41,7 @@ class SimulatedKV:
         self._profile = profile
         self._bytes_scale = bytes_scale
         self._progress = progress
+        self._on_end = on_end
 
     def total_bytes(self, have_tokens: int) -> int:
         """Return S_kv of the part that the reader lacks, scaled; never 0, since recurrent state always goes whole."""
@@ -50,4 +59,5 @@ class SimulatedKV:
         return memoryview(bytes(_POOL[:_POOL_BYTES]) * whole + bytes(_POOL[:rest]))
 
     def ended(self) -> None:
-        """Do nothing: these bytes take no room."""
+        """Give back the room that the KV took."""
+        self._on_end()
