@@ -3,10 +3,11 @@
 from prfaas_core.autoscaling.decision import History, ScalingDecision, decide
 from prfaas_core.autoscaling.observed import Ceiling, Floor, Observed, Reading
 from prfaas_core.autoscaling.pace import Change, Recommendation
-from prfaas_core.autoscaling.proposals import Proposal
+from prfaas_core.autoscaling.proposals import Proposal, distrust
 from prfaas_core.autoscaling.reasons import FAULTS, ScalingReason
 from prfaas_core.autoscaling.settings import (
     DOWN,
+    STALE_AFTER_S,
     UP,
     Panic,
     Policy,
@@ -20,6 +21,7 @@ from prfaas_core.autoscaling.settings import (
 __all__ = [
     "DOWN",
     "FAULTS",
+    "STALE_AFTER_S",
     "UP",
     "Ceiling",
     "Change",
@@ -39,4 +41,5 @@ __all__ = [
     "Settings",
     "TargetType",
     "decide",
+    "distrust",
 ]

@@ -47,10 +47,10 @@ class Capacity:
 
 def propose(reading: Reading, observed: Observed, settings: Settings, capacity: Capacity) -> Proposal:
     """Return what a signal asks for, outside of all bounds."""
-    fault = _fault(reading, settings)
+    fault = distrust(reading, settings.stale_after_s)
     if fault is not None:
         return Proposal(reading.name, None, fault, reading.guard)
-    assert reading.value is not None  # noqa: S101  _fault covers None; this tells the type checker
+    assert reading.value is not None  # noqa: S101  distrust covers None; this tells the type checker
     replicas, reason = _asked(reading, reading.value, observed, settings, capacity)
     return Proposal(reading.name, replicas, reason, reading.guard)
 
@@ -93,13 +93,14 @@ def _asked(
     return max(exact, replicas), ScalingReason.ABOVE_TARGET
 
 
-def _fault(reading: Reading, settings: Settings) -> ScalingReason | None:
+def distrust(reading: Reading, stale_after_s: float) -> ScalingReason | None:
+    """Return why a value cannot be trusted, or None."""
     if reading.fault is not None:
         return reading.fault
     if reading.value is None:
         return ScalingReason.SIGNAL_MISSING
     if not math.isfinite(reading.value) or reading.value < 0:
         return ScalingReason.SIGNAL_INVALID
-    if not 0 <= reading.age_s <= settings.stale_after_s:
+    if not 0 <= reading.age_s <= stale_after_s:
         return ScalingReason.SIGNAL_STALE
     return None

@@ -68,6 +68,7 @@ class Rules:
         errors.non_negative("tolerance", self.tolerance)
 
 
+STALE_AFTER_S = 60.0
 UP = Rules(0.0, policies=(Policy(PolicyType.PERCENT, 100, 15.0), Policy(PolicyType.PODS, 4, 15.0)))
 DOWN = Rules(300.0, policies=(Policy(PolicyType.PERCENT, 100, 15.0),))
 
@@ -112,7 +113,7 @@ class Settings:
     panic: Panic | None = None
     startup_s: float = 60.0
     idle_cool_down_s: float = 300.0
-    stale_after_s: float = 60.0
+    stale_after_s: float = STALE_AFTER_S
     period_s: float = 5.0
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from prfaas_core.errors import CoreError
 from prfaas_core.profiles import Profile
 from prfaas_operator import api
 from prfaas_operator.api.conditions import ConditionStatus, ConditionType, Reason
+from prfaas_operator.api.scaling import Scaling
 from prfaas_operator.children.metadata import Role
 from prfaas_operator.clusters.member import Member
 from prfaas_operator.clusters.resources import DEPLOYMENT
@@ -36,6 +37,13 @@ def scaled_pool(context: Context, member: Member | None, stored: Stored) -> Scal
     model = stored.model
     if not isinstance(model, api.Pool) or model.spec.scaling is None:
         return None
+    return observed_pool(context, member, stored, model, model.spec.scaling)
+
+
+def observed_pool(
+    context: Context, member: Member | None, stored: Stored, model: api.Pool, scaling: Scaling
+) -> ScaledPool:
+    """Return a pool as the autoscaler would see it with a given `scaling`."""
     ref = stored.ref
     deployment = member.cache.get(DEPLOYMENT, ref.name) if member is not None else None
     ready = None
@@ -50,7 +58,7 @@ def scaled_pool(context: Context, member: Member | None, stored: Stored) -> Scal
             core = Profile.from_spec(profile[0].body["spec"])
     return ScaledPool(
         ref=ref,
-        scaling=model.spec.scaling,
+        scaling=scaling,
         workers=workers_of(model, ref.namespace),
         engine=profile[1].spec.engine.name if profile is not None else None,
         profile=core,
