@@ -130,7 +130,7 @@ class Hub:
                 interval_s=options.link_interval_s,
             ),
             idleness=IdlenessMeter(
-                lambda _, query: self._prometheus.by_pod(query),
+                lambda _, query: self._prometheus.select(query),
                 on_change=queue.add,
                 interval_s=options.autoscaling_interval_s,
             ),

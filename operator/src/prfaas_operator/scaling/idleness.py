@@ -5,6 +5,7 @@ holds KV for others to fetch: vLLM counts the blocks of such KV as used, and SGL
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from prfaas_operator.objects import Ref
-from prfaas_operator.scaling.prometheus import ByPod
+from prfaas_operator.scaling.prometheus import Fault, Vector
 from prfaas_operator.scaling.queries import Workers
 
 _log = structlog.get_logger(__name__)
@@ -57,7 +58,8 @@ class Reading:
     fault: str = ""
 
 
-Ask = Callable[[Workers, str], Awaitable[ByPod]]
+# Asks the Prometheus that knows these workers.
+Ask = Callable[[Workers, str], Awaitable[Vector | Fault]]
 
 
 def age(workers: Workers) -> str:
@@ -82,6 +84,11 @@ def idle_time(workers: Workers) -> str:
 
 def _named(names: tuple[str, ...], workers: Workers) -> str:
     return f'{{__name__=~"{"|".join(names)}",{workers.selector[1:]}'
+
+
+def _by_pod(answer: Vector | Fault) -> dict[str, float]:
+    found = answer.by_label("pod") if isinstance(answer, Vector) else {}
+    return {pod: value for pod, value in found.items() if math.isfinite(value)}
 
 
 class IdlenessMeter:
@@ -141,9 +148,11 @@ class IdlenessMeter:
         # The age first: what is read afterwards is as new at least.
         ages = await self._ask(workers, age(workers))
         loads, idle = await asyncio.gather(self._ask(workers, load(workers)), self._ask(workers, idle_time(workers)))
+        faults = [answer.message for answer in (ages, loads, idle) if isinstance(answer, Fault)]
+        by_pod, idle_s = _by_pod(loads), _by_pod(idle)
         work = {
-            pod: Work(loads.values[pod], asked_s - age_s, min(idle.values.get(pod, 0.0), HISTORY_S))
-            for pod, age_s in ages.values.items()
-            if pod in loads.values
+            pod: Work(by_pod[pod], asked_s - age_s, min(idle_s.get(pod, 0.0), HISTORY_S))
+            for pod, age_s in _by_pod(ages).items()
+            if pod in by_pod
         }
-        return Reading(work, ages.fault or loads.fault or idle.fault)
+        return Reading(work, faults[0] if faults else "" if work else "Prometheus knows none of the workers")
