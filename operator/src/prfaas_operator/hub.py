@@ -12,6 +12,9 @@ from kubernetes.aio.client import ApiClient, Configuration
 from prfaas_core.autoscaling import Reading, ScalingReason, TargetType
 from prfaas_operator import api
 from prfaas_operator.actuators.autoscalers import Autoscalers
+from prfaas_operator.actuators.external_scaler import ExternalScalerServer
+from prfaas_operator.actuators.metrics_server import MetricsServer
+from prfaas_operator.actuators.pool_metrics import PoolMetrics
 from prfaas_operator.children.metadata import OWNER_ANNOTATION
 from prfaas_operator.clusters.api import ApiError, ClusterApi, FencedError
 from prfaas_operator.clusters.fleet import Fleet
@@ -32,6 +35,7 @@ from prfaas_operator.reconcile import budgets, clusters, links, planning, pools,
 from prfaas_operator.reconcile.children import Children
 from prfaas_operator.reconcile.context import Context
 from prfaas_operator.reconcile.metering import decode_pools, metered_links
+from prfaas_operator.reconcile.totals import SignalTotals
 from prfaas_operator.scaling import queries, settings
 from prfaas_operator.scaling.answers import AnswerMeter
 from prfaas_operator.scaling.budgets import Budgets
@@ -164,7 +168,7 @@ class Hub:
         await self._comparison.fill()
         self.context.queue.start()
         await self._server.start()
-        loops = (
+        loops: tuple[tuple[str, Coroutine[Any, Any, None]], ...] = (
             ("events", self.context.events.run()),
             ("autoscaling", self.context.scaler.run()),
             ("autoscalers", self.context.autoscalers.run()),
@@ -176,6 +180,7 @@ class Hub:
             ("comparison", self._comparison.run()),
             ("certificates", self._tls.watch()),
         )
+        loops += self._actuators()
         self._tasks = [asyncio.create_task(loop, name=name) for name, loop in loops]
         for task in self._tasks:
             task.add_done_callback(self._ended)
@@ -315,6 +320,22 @@ class Hub:
             )  # fmt: skip
             found.append(Measured(reading, query))
         return tuple(found)
+
+    def _actuators(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+        """Return the servers for other people's actuators that were asked for."""
+        options, loops = self._options, []
+        metrics = PoolMetrics(self.context.store, SignalTotals(self.context, self._measure), lambda _: None)
+        if options.external_metrics_port is not None:
+            api_server = MetricsServer(
+                self.context.hub, metrics, options.tls_dir, host=options.host, port=options.external_metrics_port
+            )
+            loops.append(("external metrics", api_server.run()))
+        if options.external_scaler_port is not None:
+            # Its own look at the files: a renewed certificate is handed out once.
+            tls = TlsFiles(options.tls_dir, on_change=lambda: None) if options.external_scaler_tls else None
+            keda = ExternalScalerServer(metrics, tls, host=options.host, port=options.external_scaler_port)
+            loops.append(("external scaler", keda.run()))
+        return tuple(loops)
 
     def _scaled_pools(self) -> list[ScaledPool]:
         found = []

@@ -175,20 +175,18 @@ class ExternalScalerServer:
         self._service = ExternalScaler(metrics)
         self._tls = tls
         self._address = f"{host}:{port}"
-        self._server: grpc.aio.Server | None = None
 
-    async def start(self) -> None:
-        """Listen."""
-        self._server = grpc.aio.server(options=_OPTIONS)
-        rpc.add_ExternalScalerServicer_to_server(self._service, self._server)  # type: ignore[no-untyped-call]
+    async def run(self) -> None:
+        """Serve until cancelled; then all streams end, and KEDA comes back to the next operator."""
+        server = grpc.aio.server(options=_OPTIONS)
+        rpc.add_ExternalScalerServicer_to_server(self._service, server)  # type: ignore[no-untyped-call]
         if self._tls is None:
-            self._server.add_insecure_port(self._address)
+            server.add_insecure_port(self._address)
         else:
-            self._server.add_secure_port(self._address, self._tls.credentials())
-        await self._server.start()
+            server.add_secure_port(self._address, self._tls.credentials())
+        await server.start()
         _log.info("serving KEDA", address=self._address, tls=self._tls is not None)
-
-    async def stop(self) -> None:
-        """End all streams; KEDA comes back to the next operator."""
-        if self._server is not None:
-            await self._server.stop(grace=None)
+        try:
+            await server.wait_for_termination()
+        finally:
+            await server.stop(grace=None)
