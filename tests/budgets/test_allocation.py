@@ -28,13 +28,15 @@ def granted(requests: list[Request], limit: float) -> dict[str, int]:
     ("requests", "limit", "expected"),
     [
         ([request("a", 2, 4), request("b", 1, 3)], 10, {"a": 4, "b": 3}),
-        # Equal priority: turns, by name.
-        ([request("a", 2, 9), request("b", 1, 9)], 6, {"a": 4, "b": 2}),
+        # Equal priority: turns, for the one with fewer above its minimum, and then by name.
+        ([request("a", 2, 9), request("b", 1, 9)], 6, {"a": 3, "b": 3}),
+        ([request("a", 2, 9), request("b", 2, 9, least=1)], 7, {"a": 3, "b": 4}),
+        ([request("a", 2, 9), request("b", 2, 9)], 5, {"a": 3, "b": 2}),
         # A higher priority has all that is free, and nothing that others run.
         ([request("a", 2, 9), request("b", 1, 9, priority=1)], 6, {"a": 2, "b": 4}),
         # What wants less keeps what it has until it gives it up itself.
         ([request("a", 4, 1), request("b", 1, 9)], 6, {"a": 4, "b": 2}),
-        # A lowered limit takes from the lowest priority first, and there from the last name on.
+        # A lowered limit takes from the lowest priority first, there from the one with most above its minimum, and then from the last name.
         ([request("a", 3, 3, priority=1), request("b", 3, 3, least=1), request("c", 3, 3, least=1)], 6, {"a": 3, "b": 2, "c": 1}),
         ([request("a", 3, 3, priority=1), request("b", 3, 3, least=1), request("c", 3, 3, least=1)], 4, {"a": 2, "b": 1, "c": 1}),
         # Minima are had, whatever the limit.

@@ -2,10 +2,11 @@
 
 `allocate` is a function of (requests, limits). Every pool has at least its minimum, and what it has is not taken away, with one
 exception: where that is more than a limit allows, because the limit was lowered or a minimum raised, replicas go, those of
-the lowest priority first and one at a time, but none below a minimum. If even the minima exceed a limit, it is overrun.
+the lowest priority first, there of the pool with the most above its minimum, but none below a minimum. If even the minima exceed a limit, it is overrun.
 
 What is free then goes to pools that want to grow: the highest priority first; pools of equal priority take turns, one replica at
-a time, in the order of their names. A resource that was too short for a pool's next replica gives nothing to those behind
+a time: next is the pool with the fewest replicas above its minimum, then the first by name. So it does not matter who asked
+first. A resource that was too short for a pool's next replica gives nothing to those behind
 it. Otherwise pools with small replicas would for ever eat what one with a large replica waits for.
 
 Of two limits on the same resource, the greater never gives a pool less, as long as no other resource binds.
@@ -13,6 +14,7 @@ Of two limits on the same resource, the greater never gives a pool less, as long
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -98,24 +100,34 @@ class _State:
         self.used = dict.fromkeys(self.limits, 0.0)
 
     def take(self, request: Request, replicas: int) -> None:
-        for resource in self.used:
-            self.used[resource] += replicas * request.costs.get(resource, 0.0)
+        for resource, cost in request.costs.items():
+            if resource in self.used:
+                self.used[resource] += replicas * cost
+
+    def give(self, request: Request, replicas: int) -> None:
+        self.replicas[request.pool] += replicas
+        self.take(request, replicas)
+
+    def above(self, request: Request) -> int:
+        """Return how many replicas a pool has above its minimum."""
+        return self.replicas[request.pool] - request.least
 
     def lacks(self, request: Request, replicas: int) -> set[str]:
         """Return the resources that do not hold so many replicas more."""
         return {
             resource
-            for resource, limit in self.limits.items()
-            if (cost := request.costs.get(resource, 0.0)) > 0
+            for resource, cost in request.costs.items()
+            if cost > 0
+            and (limit := self.limits.get(resource)) is not None
             and self.used[resource] + replicas * cost > limit + _EPSILON * max(1.0, limit)
         }
 
     def room(self, request: Request) -> int:
         """Return how many replicas more, at least 1, a pool wants and the limits hold."""
         found = request.wanted - self.replicas[request.pool]
-        for resource, limit in self.limits.items():
-            cost = request.costs.get(resource, 0.0)
-            if cost > 0:
+        for resource, cost in request.costs.items():
+            limit = self.limits.get(resource)
+            if cost > 0 and limit is not None:
                 left = limit + _EPSILON * max(1.0, limit) - self.used[resource]
                 found = min(found, int(min(left / cost, found)))
         return max(found, 1)
@@ -127,16 +139,16 @@ class _State:
 def _shrink(order: Sequence[Request], state: _State) -> None:
     """Take replicas away until the limits hold, or only minima are left."""
     for turn in _turns(reversed(order)):
-        left = list(turn)
-        while left:
-            for request in tuple(left):
-                over = state.lacks(request, 0)
-                if not over or state.replicas[request.pool] <= request.least:
-                    left.remove(request)
-                    continue
-                state.replicas[request.pool] -= 1
-                state.take(request, -1)
-                state.refuse(request, over)
+        heap = [(-state.above(request), place, request) for place, request in enumerate(turn)]
+        heapq.heapify(heap)
+        while heap:
+            _, place, request = heapq.heappop(heap)
+            over = state.lacks(request, 0)
+            if not over or state.above(request) == 0:
+                continue
+            state.give(request, -1)
+            state.refuse(request, over)
+            heapq.heappush(heap, (-state.above(request), place, request))
 
 
 def _grow(order: Sequence[Request], state: _State) -> None:
@@ -144,22 +156,20 @@ def _grow(order: Sequence[Request], state: _State) -> None:
     # What a pool had to give up is not for another one to take.
     closed = {resource for resources in state.short.values() for resource in resources}
     for turn in _turns(order):
-        left = [request for request in turn if state.replicas[request.pool] < request.wanted]
-        while left:
-            for request in tuple(left):
-                used = {resource for resource in state.limits if request.costs.get(resource, 0.0) > 0}
-                short = (used & closed) | state.lacks(request, 1)
-                if short:
-                    closed |= short
-                    state.refuse(request, short)
-                    left.remove(request)
-                    continue
-                # Alone, a pool need not take its turns one by one.
-                more = state.room(request) if len(left) == 1 else 1
-                state.replicas[request.pool] += more
-                state.take(request, more)
-                if state.replicas[request.pool] >= request.wanted:
-                    left.remove(request)
+        wanting = [request for request in turn if state.replicas[request.pool] < request.wanted]
+        heap = [(state.above(request), place, request) for place, request in enumerate(wanting)]
+        heapq.heapify(heap)
+        while heap:
+            _, place, request = heapq.heappop(heap)
+            short = {resource for resource in closed if request.costs.get(resource, 0.0) > 0} | state.lacks(request, 1)
+            if short:
+                closed |= short
+                state.refuse(request, short)
+                continue
+            # Alone, a pool need not take its turns one by one.
+            state.give(request, 1 if heap else state.room(request))
+            if state.replicas[request.pool] < request.wanted:
+                heapq.heappush(heap, (state.above(request), place, request))
 
 
 def _turns(order: Iterable[Request]) -> list[list[Request]]:

@@ -7,10 +7,10 @@ what pools of a higher priority wanted the last time.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prfaas_core.autoscaling import Ceiling, ScalingReason
-from prfaas_core.autoscaling.budget import Allocation, Request, allocate
+from prfaas_core.autoscaling.budget import Allocation, Grant, Request, allocate
 from prfaas_operator.objects import Ref
 
 # Prices and links change slowly. What pools ask for, which does not, is always that of now.
@@ -78,7 +78,42 @@ class Balance:
 
     def short(self, ref: Ref) -> tuple[str, ...]:
         """Return the keys of the limits that hold a pool back, and of those for which its cost is not known."""
-        return tuple(sorted({*self.allocation.grants[str(ref)].short, *self.book.pools[ref].unknown}))
+        return _short(self.allocation.grants[str(ref)], self.book.pools[ref])
+
+
+@dataclass(slots=True)
+class _Account:
+    """A book with what pools ask for.
+
+    Attributes:
+        demand: of each limit, if every pool had what it wants.
+    """
+
+    book: Book
+    requests: dict[Ref, Request] = field(default_factory=dict)
+    demand: dict[str, float] = field(default_factory=dict)
+
+    def enter(self, ref: Ref, request: Request) -> None:
+        before = self.requests.get(ref)
+        for sign, item in ((-1, before), (1, request)):
+            if item is not None:
+                for key, cost in item.costs.items():
+                    self.demand[key] = self.demand.get(key, 0.0) + sign * cost * max(item.has, item.least, item.wanted)
+        self.requests[ref] = request
+
+    def holds(self, ref: Ref, request: Request) -> bool:
+        """Return whether there is enough for everybody, with one pool's request in the place of the one that is known."""
+        before = self.requests[ref]
+        more = max(request.wanted, request.has, request.least) - max(before.wanted, before.has, before.least)
+        return all(self.demand[key] + more * cost <= self.book.limits[key].limit for key, cost in request.costs.items())
+
+    def allocate(self, requests: Mapping[Ref, Request]) -> Allocation:
+        limits = {key: limit.limit for key, limit in self.book.limits.items()}
+        for key, limit in self.book.limits.items():
+            if limit.measured:
+                running = sum(max(item.has, item.least) * item.costs.get(key, 0.0) for item in requests.values())
+                limits[key] = max(limit.limit, running)
+        return allocate(requests.values(), limits)
 
 
 class Budgets:
@@ -91,22 +126,26 @@ class Budgets:
     def __init__(self, *, book: Callable[[str], Book | None], on_change: Callable[[Ref], None]) -> None:
         self._read = book
         self._on_change = on_change
-        self._books: dict[str, tuple[float, Book | None]] = {}
+        self._accounts: dict[str, tuple[float, _Account | None]] = {}
         self._asked: dict[Ref, tuple[int, int]] = {}
 
     def ceilings(self, ref: Ref) -> tuple[Ceiling, ...]:
         """Return the most that a pool may have: as if it wanted all it can have, and the others what they wanted last."""
-        book = self._book(ref.namespace)
-        pool = book.pools.get(ref) if book is not None else None
-        if book is None or pool is None or pool.fixed:
+        account = self._account(ref.namespace)
+        pool = account.book.pools.get(ref) if account is not None else None
+        if account is None or pool is None or pool.fixed:
             return ()
-        found = self._balance(book, everything=ref)
-        short = found.short(ref)
+        request = account.requests[ref]
+        if not pool.unknown:
+            request = replace(request, wanted=max(pool.most, request.wanted))
+            if account.holds(ref, request):
+                return ()
+        grant = account.allocate({**account.requests, ref: request}).grants[str(ref)]
+        short = _short(grant, pool)
         if not short:
             return ()
-        has, granted = found.has[ref], found.granted(ref)
-        message = "; ".join(_described(found, ref, key) for key in short)
-        return (Ceiling(granted, ScalingReason.BUDGET_CEILING, message, hard=granted < has),)
+        message = "; ".join(_described(account, ref, grant.replicas, key) for key in short)
+        return (Ceiling(grant.replicas, ScalingReason.BUDGET_CEILING, message, hard=grant.replicas < request.has),)
 
     def decided(self, ref: Ref, replicas: int, wanted: int | None) -> None:
         """Take a decision on a pool: what it asks for, and what it would without ceilings; None where it just holds."""
@@ -114,51 +153,61 @@ class Budgets:
         if self._asked.get(ref) == asked:
             return
         self._asked[ref] = asked
-        book = self._book(ref.namespace)
-        pool = book.pools.get(ref) if book is not None else None
-        if book is not None and pool is not None:
-            for name in {book.limits[key].budget for key in (*pool.costs, *pool.unknown)}:
+        account = self._account(ref.namespace)
+        pool = account.book.pools.get(ref) if account is not None else None
+        if account is not None and pool is not None:
+            account.enter(ref, self._request(ref, pool))
+            for name in {account.book.limits[key].budget for key in (*pool.costs, *pool.unknown)}:
                 self._on_change(Ref("Budget", ref.namespace, name))
 
     def balance(self, namespace: str) -> Balance | None:
         """Return what is used and wanted of a namespace's budgets; None if it has none."""
-        self._books.pop(namespace, None)
-        book = self._book(namespace)
-        return self._balance(book) if book is not None else None
+        self._accounts.pop(namespace, None)
+        account = self._account(namespace)
+        if account is None:
+            return None
+        has, wanted = {}, {}
+        for ref, pool in account.book.pools.items():
+            has[ref], wanted[ref] = self._numbers(ref, pool)
+        return Balance(account.book, has, wanted, account.allocate(account.requests))
 
-    def _book(self, namespace: str) -> Book | None:
+    def _account(self, namespace: str) -> _Account | None:
         now_s = time.monotonic()
-        read_at_s, book = self._books.get(namespace, (float("-inf"), None))
+        read_at_s, account = self._accounts.get(namespace, (float("-inf"), None))
         if now_s - read_at_s > _BOOK_AGE_S:
             book = self._read(namespace)
-            self._books[namespace] = (now_s, book)
-        return book
+            account = None
+            if book is not None:
+                account = _Account(book)
+                for ref, pool in book.pools.items():
+                    account.enter(ref, self._request(ref, pool))
+            self._accounts[namespace] = (now_s, account)
+        return account
 
-    def _balance(self, book: Book, everything: Ref | None = None) -> Balance:
-        has: dict[Ref, int] = {}
-        wanted: dict[Ref, int] = {}
-        requests = []
-        for ref, pool in book.pools.items():
-            has[ref], wanted[ref] = pool.replicas, pool.replicas
-            if not pool.fixed:
-                has[ref], wanted[ref] = self._asked.get(ref, (pool.replicas, pool.replicas))
-                wanted[ref] = pool.most if ref == everything else min(max(wanted[ref], pool.least), pool.most)
-            # What nobody can reckon with does not grow.
-            asked = max(has[ref], pool.least) if pool.unknown else wanted[ref]
-            requests.append(Request(str(ref), pool.priority, has[ref], pool.least, asked, pool.costs))
-        limits = {}
-        for key, limit in book.limits.items():
-            running = sum(max(request.has, request.least) * request.costs.get(key, 0.0) for request in requests)
-            limits[key] = max(limit.limit, running) if limit.measured else limit.limit
-        return Balance(book, has, wanted, allocate(requests, limits))
+    def _request(self, ref: Ref, pool: BudgetedPool) -> Request:
+        has, wanted = self._numbers(ref, pool)
+        # What nobody can reckon with does not grow.
+        wanted = max(has, pool.least) if pool.unknown else wanted
+        return Request(str(ref), pool.priority, has, pool.least, wanted, pool.costs)
+
+    def _numbers(self, ref: Ref, pool: BudgetedPool) -> tuple[int, int]:
+        """Return what a pool has and wants."""
+        if pool.fixed:
+            return pool.replicas, pool.replicas
+        has, wanted = self._asked.get(ref, (pool.replicas, pool.replicas))
+        return has, min(max(wanted, pool.least), pool.most)
 
 
-def _described(found: Balance, ref: Ref, key: str) -> str:
-    limit, pool = found.book.limits[key], found.book.pools[ref]
+def _short(grant: Grant, pool: BudgetedPool) -> tuple[str, ...]:
+    return tuple(sorted({*grant.short, *pool.unknown}))
+
+
+def _described(account: _Account, ref: Ref, granted: int, key: str) -> str:
+    limit, pool = account.book.limits[key], account.book.pools[ref]
     if key in pool.unknown:
-        return f"budget {limit.budget} holds {found.has[ref]} replicas: {pool.unknown[key]}"
-    used = sum(found.has[other] * item.costs.get(key, 0.0) for other, item in found.book.pools.items())
+        return f"budget {limit.budget} holds {granted} replicas: {pool.unknown[key]}"
+    used = sum(request.has * request.costs.get(key, 0.0) for request in account.requests.values())
     return (
-        f"budget {limit.budget} grants {found.granted(ref)} replicas: {used:.4g} of {limit.limit:.4g} {limit.resource} "
+        f"budget {limit.budget} grants {granted} replicas: {used:.4g} of {limit.limit:.4g} {limit.resource} "
         f"are in use, and a worker takes {pool.costs[key]:.4g}"
     )
