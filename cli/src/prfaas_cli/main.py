@@ -6,6 +6,7 @@ import click
 from rich.console import Console
 
 from prfaas_cli.evaluating import evaluate_command
+from prfaas_cli.explain import explain_command
 from prfaas_cli.local import down_command, status_command, up_command
 from prfaas_cli.paper import paper_command
 from prfaas_cli.plan import plan_command
@@ -30,6 +31,7 @@ for command in (
     plan_command,
     evaluate_command,
     whatif_command,
+    explain_command,
 ):
     cli.add_command(command)
 
