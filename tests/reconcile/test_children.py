@@ -22,6 +22,7 @@ POOL = PoolWorkload(
     kv_fingerprint="f" * 64,
     http_port=8000,
     kv_port=5600,
+    drain_s=300,
 )
 ROUTER = RouterWorkload(
     owner=Owner("InferenceRoute", "team", "chat", "uid-2"),
@@ -58,11 +59,33 @@ def test_a_worker_gets_what_it_needs():
         "POD_IP": {"fieldRef": {"fieldPath": "status.podIP"}},
         "PRFAAS_PROFILE_PATH": "/etc/prfaas/profile/profile.json",
         "PRFAAS_KV_FINGERPRINT": "f" * 64,
+        "PRFAAS_DRAIN_SECONDS": "300",
         "VLLM_NIXL_SIDE_CHANNEL_HOST": {"fieldRef": {"fieldPath": "status.podIP"}},
         "VLLM_NIXL_SIDE_CHANNEL_PORT": "5600",
         "PYTHONHASHSEED": "0",
     }
     assert found["volumeMounts"] == [{"name": "prfaas-profile", "mountPath": "/etc/prfaas/profile", "readOnly": True}]
+
+
+@pytest.mark.parametrize(
+    ("template_s", "drain_s", "grace_s", "told_s"),
+    [(None, 300, 315, 300), (None, 0, 30, 20), (600, 300, 600, 585), (30, 300, 30, 20), (0, 300, 0, 1)],
+)
+def test_a_pod_has_the_time_that_a_drain_may_take(template_s, drain_s, grace_s, told_s):
+    """The template's grace period counts; the worker, and a router beside it, are told of the time that they have in it."""
+    spec = POOL.template["spec"] | ({} if template_s is None else {"terminationGracePeriodSeconds": template_s})
+    pool = replace(POOL, drain_s=drain_s, template={"spec": spec}, sidecar=replace(ROUTER, sidecar_of="long"))
+    deployment = build_pool_deployment(pool)
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == grace_s
+    assert env(worker(deployment))["PRFAAS_DRAIN_SECONDS"] == str(told_s)
+    assert f"--drain-s={told_s}" in pod["containers"][1]["args"]
+
+
+def test_a_grace_period_that_is_no_number_is_named():
+    pool = replace(POOL, template={"spec": POOL.template["spec"] | {"terminationGracePeriodSeconds": "soon"}})
+    with pytest.raises(TemplateError, match=r"template.spec.terminationGracePeriodSeconds: 'soon' is not"):
+        build_pool_deployment(pool)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,14 @@ def test_a_local_folder_has_no_revision(environment: Callable[..., dict[str, str
     assert built.arguments[-2:] == ("--max-num-seqs", "64")
 
 
+def test_vllm_finishes_what_it_has_when_it_is_told_to_go(environment: Callable[..., dict[str, str]]) -> None:
+    """It aborts requests otherwise; whoever says something else is heard. SGLang finishes them by itself."""
+    given = environment() | {"PRFAAS_DRAIN_SECONDS": "300"}
+    assert flags(command(given, "--role=prefill"), 3)["--shutdown-timeout"] == "300"
+    own = command(given, "--role=prefill", extra=("--shutdown-timeout=5",)).arguments
+    assert [argument for argument in own if argument.startswith("--shutdown-timeout")] == ["--shutdown-timeout=5"]
+
+
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 def test_sglang_gets_its_role_and_its_transfer_backend(environment: Callable[..., dict[str, str]], role: str) -> None:
     """With the page size and element type that both sides must have alike."""

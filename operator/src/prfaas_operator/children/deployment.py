@@ -29,6 +29,9 @@ _PROFILE_FOLDER = "/etc/prfaas/profile"
 # Pods start one by one beside the old ones, so that a rollout takes no capacity away.
 _STRATEGY = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 _REVISIONS_KEPT = 3
+# A pod that is told to go has this much time to do so after what it had to do is done, or cut off.
+_CLOSING_S = 15
+_LEAST_GRACE_S = 30  # what Kubernetes gives by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class PoolWorkload:
     kv_fingerprint: str
     http_port: int
     kv_port: int
+    drain_s: int  # what a worker that is told to go may take for its requests, if the template says nothing
     sidecar: RouterWorkload | None = None
 
 
@@ -57,14 +61,22 @@ def build_pool_deployment(pool: PoolWorkload) -> dict[str, Any]:
     Raises `TemplateError` when the user's template takes a name that the operator needs.
     """
     given = pool.template["spec"]
+    grace_s = given.get("terminationGracePeriodSeconds", max(_LEAST_GRACE_S, pool.drain_s + _CLOSING_S))
+    if not isinstance(grace_s, int) or grace_s < 0:
+        raise TemplateError(
+            f"template.spec.terminationGracePeriodSeconds: {grace_s!r} is not a whole number of seconds; give one, or none"
+        )
+    drain_s = max(1, grace_s - min(_CLOSING_S, grace_s // 3))
     containers = list(given["containers"])
-    containers[0] = _build_worker(pool, containers[0])
+    containers[0] = _build_worker(pool, containers[0], drain_s)
     volumes: list[dict[str, Any]] = [{"name": "prfaas-profile", "configMap": {"name": profile_name(pool.owner.name)}}]
     if pool.sidecar is not None:
-        containers = with_required("template.spec.containers", containers, [build_router_container(pool.sidecar)])
+        router = build_router_container(pool.sidecar, drain_s=drain_s)
+        containers = with_required("template.spec.containers", containers, [router])
         volumes += build_router_volumes(pool.sidecar)
     spec = {
         **given,
+        "terminationGracePeriodSeconds": grace_s,
         "serviceAccountName": service_account(pool.template, pool.owner.name),
         "containers": containers,
         "volumes": with_required("template.spec.volumes", given.get("volumes", ()), volumes),
@@ -140,7 +152,7 @@ def _build_deployment(
     }
 
 
-def _build_worker(pool: PoolWorkload, given: Mapping[str, Any]) -> dict[str, Any]:
+def _build_worker(pool: PoolWorkload, given: Mapping[str, Any], drain_s: int) -> dict[str, Any]:
     """Return the worker's container: what the template says, completed where it says nothing."""
     for mount in given.get("volumeMounts", ()):
         if mount.get("mountPath") == _PROFILE_FOLDER:
@@ -170,6 +182,7 @@ def _build_worker(pool: PoolWorkload, given: Mapping[str, Any]) -> dict[str, Any
             field_env("POD_IP", "status.podIP"),
             {"name": "PRFAAS_PROFILE_PATH", "value": f"{_PROFILE_FOLDER}/{PROFILE_FILE}"},
             {"name": "PRFAAS_KV_FINGERPRINT", "value": pool.kv_fingerprint},
+            {"name": "PRFAAS_DRAIN_SECONDS", "value": str(drain_s)},
             field_env("VLLM_NIXL_SIDE_CHANNEL_HOST", "status.podIP"),
             {"name": "VLLM_NIXL_SIDE_CHANNEL_PORT", "value": str(pool.kv_port)},
             {"name": "PYTHONHASHSEED", "value": "0"},

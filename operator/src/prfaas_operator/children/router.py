@@ -39,8 +39,11 @@ class RouterWorkload:
         return router_name(self.owner.name)
 
 
-def build_router_container(router: RouterWorkload) -> dict[str, Any]:
-    """Return the container: what the route says, completed with arguments, environment, ports, probes and mounts."""
+def build_router_container(router: RouterWorkload, *, drain_s: int | None = None) -> dict[str, Any]:
+    """Return the container: what the route says, completed with arguments, environment, ports, probes and mounts.
+
+    `drain_s` is how long requests may take after it was told to go, if that is not what a router takes by itself.
+    """
     given = router.container
     container: dict[str, Any] = {
         "securityContext": {
@@ -66,6 +69,7 @@ def build_router_container(router: RouterWorkload) -> dict[str, Any]:
         f"--operator-ca={_CA_FOLDER}/{CA_FILE}",
         f"--operator-token={_TOKEN_FOLDER}/token",
         f"--state-dir={_STATE_FOLDER}",
+        *([f"--drain-s={drain_s}"] if drain_s is not None else []),
         *(["--decode-pod=$(POD_NAME)"] if router.sidecar_of else []),
     ]
     container["env"] = with_defaults(

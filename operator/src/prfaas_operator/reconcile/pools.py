@@ -242,6 +242,7 @@ def _workload(context: Context, stored: Stored, model: api.Pool) -> PoolWorkload
         kv_fingerprint=fingerprint,
         http_port=spec.ports.http,
         kv_port=spec.ports.kv,
+        drain_s=spec.drain.timeout_seconds,
         sidecar=sidecar(context, stored) if isinstance(model, api.DecodePool) else None,
     )
 

@@ -16,6 +16,7 @@ CONNECTORS = ("NixlConnector", "NixlPullConnector", "NixlPushConnector")
 KV_ROLES = {"prefill": "kv_producer", "decode": "kv_consumer", "both": "kv_both"}
 
 _LAYOUT = "VLLM_KV_CACHE_LAYOUT"
+_SHUTDOWN = "--shutdown-timeout"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,9 +65,13 @@ def build(
         raise InvalidValueError(
             _LAYOUT, environment[_LAYOUT], f"the profile says kv.layout {layout}; unset the variable"
         )
+    drain_s = environment.get("PRFAAS_DRAIN_SECONDS")
+    if drain_s and not any(argument.split("=", 1)[0] == _SHUTDOWN for argument in extra):
+        # By itself vLLM aborts, at SIGTERM, what it is doing; so it finishes requests, and KV that is to be fetched stays.
+        flags[_SHUTDOWN] = drain_s
     arguments = ("vllm", "serve", model, *(part for flag in flags.items() for part in flag))
     return Command(
-        (*arguments, *container.own(extra, ("--revision", *flags))),
+        (*arguments, *container.own(extra, ("--revision", *(flag for flag in flags if flag != _SHUTDOWN)))),
         {
             **environment,
             "VLLM_NIXL_SIDE_CHANNEL_HOST": worker.kv_host,
