@@ -49,6 +49,7 @@ CASES = {
     "a total is divided by its target": (seen(2, total(9.0)), 5, ScalingReason.ABOVE_TARGET),
     "a total does not care who is ready": (seen(2, total(9.0), ready=0), 5, ScalingReason.ABOVE_TARGET),
     "a total within tolerance": (seen(4, total(8.5)), 4, ScalingReason.WITHIN_TOLERANCE),
+    "before the first pod serves nothing is missing": (seen(2, total(None), ready=0), 2, ScalingReason.WAITING_FOR_PODS),
     "a mean over no pods is none": (seen(2, mean(5.0), ready=0), 2, ScalingReason.WAITING_FOR_PODS),
     "the highest of two wins upward": (seen(2, mean(3.0), total(9.0)), 5, ScalingReason.ABOVE_TARGET),
     "both must agree downward": (seen(4, mean(1.0), total(6.0)), 3, ScalingReason.BELOW_TARGET),

@@ -1,6 +1,9 @@
 """The loop from Prometheus to the number of workers, and the meters of links."""
 
 import pytest
+from click.testing import CliRunner
+
+from prfaas_cli.main import cli
 
 pytestmark = pytest.mark.cluster
 
@@ -49,6 +52,23 @@ def test_a_pool_follows_its_signal(pool, prometheus):
     assert any(event["reason"] == "Scaled" and "1 to 3 replicas" in event["message"] for event in events)
     prometheus.values[WAIT] = "0"
     pool.wait("Deployment/west-prefill", replicas(1), "shrinks to its minimum")
+
+
+def test_explain_says_what_was_seen_and_decided(pool, prometheus):
+    """`prfaas explain pool` has the signal, its query, the decision, those before it, and when the next look is due."""
+    prometheus.values[WAIT] = "1"
+    pool.wait("Deployment/west-prefill", replicas(2), "has two replicas")
+    pool.wait(POOL, lambda f: f["status"]["autoscaling"].get("decisions"), "says so")
+    arguments = ["explain", "pool", "west-prefill", f"--kubeconfig={pool.client.cluster.admin_kubeconfig}"]
+    answer = CliRunner().invoke(cli, [*arguments, f"--namespace={pool.namespace}"], env={"COLUMNS": "200"})
+    assert answer.exit_code == 0, answer.output
+    for said in (
+        "PrefillPool", "1 to 4 allowed", "ReplicasOwned", "ScalingActive", f"Query: {WAIT}", "0.5", "looks again every 0.3 s",
+        "1 to 2",
+    ):  # fmt: skip
+        assert said in answer.output, answer.output
+    answer = CliRunner().invoke(cli, [*arguments[:2], "nobody", *arguments[3:]])
+    assert (answer.exit_code, "no PrefillPool or DecodePool nobody in any namespace" in answer.output) == (1, True)
 
 
 @pytest.mark.parametrize(

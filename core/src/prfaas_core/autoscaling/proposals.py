@@ -48,6 +48,9 @@ class Capacity:
 def propose(reading: Reading, observed: Observed, settings: Settings, capacity: Capacity) -> Proposal:
     """Return what a signal asks for, outside of all bounds."""
     fault = distrust(reading, settings.stale_after_s)
+    if fault is ScalingReason.SIGNAL_MISSING and observed.ready_replicas == 0 < observed.replicas:
+        # Nobody can report yet, which is no fault of the signal.
+        return Proposal(reading.name, observed.replicas, ScalingReason.WAITING_FOR_PODS, reading.guard)
     if fault is not None:
         return Proposal(reading.name, None, fault, reading.guard)
     assert reading.value is not None  # noqa: S101  distrust covers None; this tells the type checker
