@@ -71,7 +71,9 @@ def test_everything_is_there():
         absorb=True,
         stale_after_s=3600,
     )
-    assert snapshot.limits == pb.Limits(max_body_bytes=8_388_608, prefill_timeout_s=60, connect_timeout_s=2)
+    assert snapshot.limits == pb.Limits(
+        max_body_bytes=8_388_608, prefill_timeout_s=60, connect_timeout_s=2, max_waiting_requests=256, max_wait_s=120
+    )
     assert snapshot.decode.decode_slots == 20
     assert snapshot.local_prefill.decode_slots == 0
     assert [(point.tokens, point.value) for point in snapshot.decode.prefill_seconds] == [(100, 0.1), (1000, 1.0)]
@@ -142,6 +144,18 @@ def test_unknown_is_not_empty():
     empty = replace(ROUTE, remote_prefill=((pool("r", "west", ()), LINK),))
     assert list(build(empty, before).remote_prefill[0].pool.endpoints) == []
     assert list(build(unknown, None).decode.endpoints) == []
+
+
+def test_a_pool_that_sleeps_is_told_from_one_that_is_broken():
+    """Both have no endpoints; requests wake only the one that somebody scaled to zero."""
+    sleeping = pool("r", "west", (), wakes=True)
+    snapshot = build(replace(ROUTE, decode=pool("d", workers=()), remote_prefill=((sleeping, LINK),)), None)
+    snapshot.version = 1
+    assert check(snapshot, "t/chat").asleep == {"r"}
+    awake = build(replace(ROUTE, decode=pool("d", wakes=True)), None)
+    awake.version = 1
+    assert check(awake, "t/chat").asleep == frozenset()
+    assert check(awake, "t/chat").decode.wakes
 
 
 def test_digests_are_of_the_content():

@@ -205,3 +205,36 @@ def test_few_requests_need_more_gain():
     assert choose("Auto", **sides, mix=Mix(lengths, 1024, requests=enough), before=before).tokens == best
     found = choose("Auto", **sides, mix=Mix(lengths, 1024, requests=few), before=before)
     assert (found.tokens, found.gain) == (before, None)
+
+
+@pytest.mark.parametrize(
+    "mix", [PRIOR, Mix(Lengths.of(case_study.LENGTHS.sample[::20]), 1024, rate_rps=1.0)], ids=["prior", "measured"]
+)
+def test_a_remote_pool_that_sleeps_counts_with_the_worker_that_it_would_wake_with(mix):
+    """Or no request would ever be long enough to wake it. One that is scaled to zero for good counts for nothing."""
+    asleep, gone, one = Side(case_study.H200, 0, 0, wakes=True), side(case_study.H200, 0), side(case_study.H200, 1)
+    sides = {"decode": DECODE, "local": LOCAL, "mix": mix}
+    sleeping, removed, awake = (
+        choose("Auto", **sides, remote=(Way(found, LINK_BPS),)) for found in (asleep, gone, one)
+    )
+    assert (sleeping.tokens, sleeping.requests_per_second) == (awake.tokens, awake.requests_per_second)
+    assert (sleeping.prices is None) == (mix is PRIOR)
+    assert sleeping.prices == awake.prices
+    assert removed.tokens > 2 * sleeping.tokens
+
+
+def test_a_sleeping_pool_that_woke_counts_with_all_its_workers():
+    """It is no different from any other then."""
+    awake = Side(case_study.H200, 4, 4, wakes=True)
+    sides = {"decode": DECODE, "local": LOCAL}
+    assert choose("Auto", **sides, remote=(Way(awake, LINK_BPS),)) == choose(
+        "Auto", **sides, remote=(Way(REMOTE, LINK_BPS),)
+    )
+
+
+def test_while_decode_sleeps_there_is_a_threshold_for_when_it_wakes():
+    """The prefill sides are balanced as with any decode pool."""
+    sleeping = Side(case_study.H20, 0, 0, wakes=True)
+    found = choose("Auto", decode=sleeping, local=LOCAL, remote=(Way(REMOTE, LINK_BPS),))
+    assert found.source is ThresholdSource.COMPUTED
+    assert found.tokens == choose("Auto", decode=DECODE, local=LOCAL, remote=(Way(REMOTE, LINK_BPS),)).tokens

@@ -125,6 +125,7 @@ class Reason(StrEnum):
     MODEL_MISMATCH = "ModelMismatch"
     CLUSTER_MISMATCH = "ClusterMismatch"
     NO_READY_DECODE = "NoReadyDecode"
+    DECODE_ASLEEP = "DecodeAsleep"
     NO_READY_ROUTER = "NoReadyRouter"
     ROUTERS_ACKNOWLEDGED = "RoutersAcknowledged"
     ROUTERS_PENDING = "RoutersPending"
@@ -198,6 +199,7 @@ REASONS: Final[dict[Reason, str]] = {
     Reason.MODEL_MISMATCH: "The profile of a pool is for another model than the route.",
     Reason.CLUSTER_MISMATCH: "The local prefill pool is not in the decode pool's cluster, or a remote one is.",
     Reason.NO_READY_DECODE: "No decode worker is ready.",
+    Reason.DECODE_ASLEEP: "The decode pool is scaled to zero; requests wait in the routers until it has a worker again.",
     Reason.NO_READY_ROUTER: "No router of the route is ready.",
     Reason.ROUTERS_ACKNOWLEDGED: "All routers serve the newest configuration.",
     Reason.ROUTERS_PENDING: "Some routers have not answered the newest configuration yet.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AllowInfNan, Field, Strict
 
 from prfaas_operator.api.containers import RouterContainer
 from prfaas_operator.api.kv_link import Bandwidth
@@ -108,6 +108,11 @@ class Limits(Model):
     """A prefill without an answer for so many seconds has failed, and its request is prefilled locally."""
     connect_timeout_seconds: Annotated[Seconds, Field(le=60)] = 2
     """A worker that does not accept a connection for so many seconds is passed over."""
+    max_waiting_requests: Annotated[int, Between(0, 65_536)] = 256
+    """Requests that wait in each router while the decode pool has no worker, such as when it is scaled to zero; more are answered
+    with status 503. 0: none waits."""
+    max_wait_seconds: Annotated[float, Strict(), AllowInfNan(False), Field(ge=0, le=3600)] = 120
+    """A request that has waited for the first decode worker for so many seconds is answered with status 503. 0: none waits."""
 
 
 class RouterService(Model):

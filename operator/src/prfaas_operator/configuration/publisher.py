@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from prfaas_core.demand import Demand, total
 from prfaas_core.link_capacity import LinkReport
 from prfaas_core.traffic import Bucket, Traffic, combine
-from prfaas_operator.configuration.snapshot import digest
+from prfaas_operator import api
+from prfaas_operator.configuration.snapshot import digest, pools
 from prfaas_operator.objects import Ref
 from prfaas_protocol import configuration_pb2 as pb
 
@@ -48,6 +50,9 @@ class Subscription:
         self.traffic: tuple[Bucket, ...] = ()
         self.links: Mapping[str, LinkReport] = {}
         self.links_at_s = 0.0
+        self.demand: Mapping[Ref, Demand] = {}
+        self.demand_at_s = 0.0
+        self.demanded: frozenset[Ref] = frozenset()  # pools without workers for which that was passed on
         self.closed = False  # the route is gone
         self._changed = asyncio.Event()
 
@@ -77,11 +82,20 @@ Keep = Callable[[Ref, pb.Snapshot], Awaitable[None]]
 
 
 class Publisher:
-    """The newest snapshot of every route, and its routers; `on_report` hears when a router says something new."""
+    """The newest snapshot of every route, and its routers.
 
-    def __init__(self, *, keep: Keep, on_report: Callable[[Ref], None]) -> None:
+    Args:
+        keep: keeps a snapshot on the hub.
+        on_report: hears of a route whose routers say something new.
+        on_demand: hears of a pool without workers when requests of a router begin to want it.
+    """
+
+    def __init__(
+        self, *, keep: Keep, on_report: Callable[[Ref], None], on_demand: Callable[[Ref], None] = lambda _pool: None
+    ) -> None:
         self._keep = keep
         self._on_report = on_report
+        self._on_demand = on_demand
         self._routes: dict[Ref, _Publication] = {}
 
     def restore(self, route: Ref, snapshot: pb.Snapshot | None, version: int, reports: Iterable[RouterReport]) -> None:
@@ -209,6 +223,42 @@ class Publisher:
                 if report is not None:
                     yield replace(report, age_s=report.age_s + now_s - subscription.links_at_s)
 
+    def saw_demand(self, route: Ref, subscription: Subscription, demand: Mapping[Ref, Demand]) -> None:
+        """Take a router's report of how much its requests want each pool."""
+        subscription.demand, subscription.demand_at_s = demand, time.monotonic()
+        snapshot = self.newest(route)
+        known = dict(_named(snapshot)) if snapshot is not None else {}
+        wanted = frozenset(
+            pool for pool, found in demand.items() if found.pressing and pool in known and not known[pool].endpoints
+        )
+        fresh, subscription.demanded = wanted - subscription.demanded, wanted
+        for pool in sorted(fresh, key=str):
+            self._on_demand(pool)
+
+    def demand(self, pool: Ref) -> Demand | None:
+        """Return how much requests want a pool, over the routers of all routes that name it.
+
+        None is not zero: nobody is known to want the pool, and of one of its routes no router has said anything.
+        """
+        now_s = time.monotonic()
+        reports: list[Demand] = []
+        silent = False
+        for route, publication in self._routes.items():
+            if route.namespace != pool.namespace or publication.snapshot is None:
+                continue
+            if pool not in dict(_named(publication.snapshot)):
+                continue
+            # After a cut the new stream may be there before the old one is noticed to be dead; the newer one counts.
+            said = {
+                subscription.report.name: subscription.demand[pool].aged(now_s - subscription.demand_at_s)
+                for subscription in publication.subscriptions
+                if pool in subscription.demand
+            }
+            silent = silent or not said
+            reports += said.values()
+        found = total(reports)
+        return found if found.pressing or (reports and not silent) else None
+
     def acknowledged(self, route: Ref, subscription: Subscription, version: int) -> None:
         report = subscription.report
         subscription.report = RouterReport(report.name, report.cluster, version)
@@ -223,3 +273,11 @@ class Publisher:
     def _wake(publication: _Publication) -> None:
         for subscription in publication.subscriptions:
             subscription.wake()
+
+
+def _named(snapshot: pb.Snapshot) -> Iterator[tuple[Ref, pb.Pool]]:
+    """Yield the pools of a snapshot by what they are called on the hub."""
+    decode, *prefill = pools(snapshot)
+    yield Ref(api.DecodePool.__name__, snapshot.route_namespace, decode.name), decode
+    for pool in prefill:
+        yield Ref(api.PrefillPool.__name__, snapshot.route_namespace, pool.name), pool

@@ -1,12 +1,14 @@
 """The gRPC service from which routers read their configuration."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import NoReturn
 
 import grpc
 import structlog
 
+from prfaas_core.demand import Demand
 from prfaas_core.errors import CoreError
 from prfaas_core.link_capacity import LinkReport
 from prfaas_core.traffic import Bucket
@@ -26,6 +28,7 @@ _log = structlog.get_logger(__name__)
 HELLO_TIMEOUT_S = 10.0
 _MAX_REASON = 1024
 _MAX_LINKS = 16
+_MAX_POOLS = 16
 _OPTIONS = (
     # A router that vanished without a word is noticed by the pings, not by the next thing there is to say.
     ("grpc.keepalive_time_ms", 20_000),
@@ -191,6 +194,14 @@ class RouterConfiguration(rpc.RouterConfigurationServicer):
                     else:
                         self._publisher.saw_links(subscription, links)
                         self._on_links(route.namespace, links)
+                case "demand":
+                    try:
+                        demand = dict(_demand(route, item) for item in message.demand.pools[:_MAX_POOLS])
+                    except CoreError as error:
+                        name = subscription.report.name
+                        _log.warning("demand ignored", route=str(route), router=name, error=str(error))
+                    else:
+                        self._publisher.saw_demand(route, subscription, demand)
                 case _:
                     _log.warning("message ignored", route=str(route), router=subscription.report.name)
 
@@ -232,6 +243,12 @@ class ConfigurationServer:
 
 def _link_report(item: pb.LinkUse) -> LinkReport:
     return LinkReport(item.moved_bits, item.moving_s, item.busy_s, item.seen_s, item.transfers, item.age_s)
+
+
+def _demand(route: Ref, item: pb.PoolDemand) -> tuple[Ref, Demand]:
+    kind = api.DecodePool if item.decode else api.PrefillPool
+    since_s = item.since_last_s if item.HasField("since_last_s") else math.inf
+    return Ref(kind.__name__, route.namespace, item.name), Demand(item.waiting, item.wanted_rps, since_s)
 
 
 def _bearer(context: Context) -> str | None:

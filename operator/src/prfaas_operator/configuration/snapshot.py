@@ -59,6 +59,7 @@ class PoolView:
     http_port: int
     kv_port: int
     workers: tuple[Worker, ...] | None  # None: the cluster was not read since the operator started
+    wakes: bool = False  # with no workers, it gets one as soon as a request wants it
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def ready_workers(pods: Iterable[Mapping[str, Any]], owner: str) -> tuple[Worker
 
 def build(route: RouteView, before: pb.Snapshot | None) -> pb.Snapshot:
     """Return the snapshot of a route, without version and time."""
-    known = {} if before is None else {pool.name: pool for pool in _pools(before)}
+    known = {} if before is None else {pool.name: pool for pool in pools(before)}
     limits = route.spec.limits
     decode = route.decode
     snapshot = pb.Snapshot(
@@ -135,6 +136,8 @@ def build(route: RouteView, before: pb.Snapshot | None) -> pb.Snapshot:
             max_body_bytes=limits.max_body_bytes,
             prefill_timeout_s=limits.prefill_timeout_seconds,
             connect_timeout_s=limits.connect_timeout_seconds,
+            max_waiting_requests=limits.max_waiting_requests,
+            max_wait_s=limits.max_wait_seconds,
         ),
     )
     if route.local_prefill is not None:
@@ -207,6 +210,7 @@ def _pool(
         prefill_seconds=_curve(pool.profile.prefill_s),
         decode_slots=pool.profile.decode_slots if decode_side else 0,
         connector=pb.NIXL_PUSH if pushes(pool.connector) else pb.NIXL_PULL,
+        wakes=pool.wakes,
     )
 
 
@@ -230,7 +234,8 @@ def _curve(curve: Curve) -> list[pb.CurvePoint]:
     ]
 
 
-def _pools(snapshot: pb.Snapshot) -> Iterable[pb.Pool]:
+def pools(snapshot: pb.Snapshot) -> Iterable[pb.Pool]:
+    """Yield every pool of a snapshot, decode first."""
     yield snapshot.decode
     if snapshot.HasField("local_prefill"):
         yield snapshot.local_prefill

@@ -2,8 +2,8 @@
 
 `Auto` takes the planner's best assignment (`prfaas_core.planning`) of the lengths that routers report, for the numbers of
 workers that the pools ask for, each remote pool with its own profile and link. Asking, not readiness, decides: a pod that
-restarts must not move the threshold, and routers pass over workers that are not there. The prediction beside it is for the
-workers that are ready.
+restarts must not move the threshold, and routers pass over workers that are not there. A pool that sleeps counts with the
+worker that it would wake with, or no request would ever want it. The prediction beside it is for the workers that are ready.
 
 Until routers have seen enough requests the lengths are those of the paper's case study. A threshold that came from measured
 lengths is held, and not replaced by one from that prior, when an operator has just started or nobody asks for anything. A new
@@ -47,11 +47,20 @@ _ROUTE, _DECODE, _LOCAL = "route", "decode of the route", "local prefill"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Workers of one pool: asked for, and ready; None where the pool's cluster does not say."""
+    """Workers of one pool: asked for, and ready; None where the pool's cluster does not say.
+
+    Attributes:
+        wakes: with no workers, it gets one as soon as a request wants it.
+    """
 
     profile: Profile
     desired: int
     ready: int | None
+    wakes: bool = False
+
+    def count(self, *, ready: bool) -> int:
+        """Return how many workers to reckon with."""
+        return max((self.ready or 0) if ready else self.desired, int(self.wakes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +151,7 @@ def choose(
 
     if isinstance(wanted, int):
         return found(wanted, ThresholdSource.FIXED, "set in spec.policy.threshold")
-    if decode.desired == 0:
+    if decode.count(ready=False) == 0:
         return held("the decode pool has no workers")
     if not remote:
         return found(
@@ -210,14 +219,17 @@ class _Sizes:
         *,
         ready: bool,
     ) -> Self:
-        def count(side: Side) -> int:
-            return (side.ready or 0) if ready else side.desired
-
         return cls(
-            (decode.profile, count(decode)),
-            (local.profile, count(local)) if local is not None else None,
+            (decode.profile, decode.count(ready=ready)),
+            (local.profile, local.count(ready=ready)) if local is not None else None,
             tuple(
-                (way.side.profile, count(way.side), way.capacity_bps, way.line, way.pool or f"remote {index}")
+                (
+                    way.side.profile,
+                    way.side.count(ready=ready),
+                    way.capacity_bps,
+                    way.line,
+                    way.pool or f"remote {index}",
+                )
                 for index, way in enumerate(remote)
             ),
             lengths,

@@ -120,4 +120,4 @@ def _ways(resolved: Resolved) -> tuple[thresholds.Way, ...]:
 
 
 def _side(pool: Pool) -> thresholds.Side:
-    return thresholds.Side(pool.view.profile, pool.desired, pool.ready)
+    return thresholds.Side(pool.view.profile, pool.desired, pool.ready, pool.view.wakes)

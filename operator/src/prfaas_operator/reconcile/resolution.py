@@ -168,8 +168,20 @@ def _pool(context: Context, kind: type[api.Pool], namespace: str, name: str, fie
         http_port=model.spec.ports.http,
         kv_port=model.spec.ports.kv,
         workers=workers,
+        wakes=_wakes(context, stored, model),
     )
     return Pool(stored, model, spec, view, pools.desired_replicas(context, stored, model))
+
+
+def _wakes(context: Context, stored: Stored, model: api.Pool) -> bool:
+    """Return whether somebody scales a pool to zero, and back when requests want it.
+
+    KEDA has its least number of workers in an object that is not read here; it asks for the demand.
+    """
+    scaling = model.spec.scaling
+    if scaling is not None:
+        return scaling.min_replicas == 0
+    return any(found.scaled_object or found.min_replicas == 0 for found in context.autoscalers.of(stored.ref))
 
 
 def _link(context: Context, remote: Pool, decode: Pool) -> api.KVLink:

@@ -145,11 +145,13 @@ def _conclude(
             stalled=stalled,
         )
         return
+    name = resolved.decode.view.name
+    # Requests wait in the routers and wake it, so that nothing is missing while nobody asks.
+    asleep = resolved.decode.view.wakes and resolved.decode.desired == resolved.decode.ready == 0
     if resolved.left_out:
         message = "; ".join(entry.message for entry in resolved.left_out)
         conditions.conclude(ready=False, reason=resolved.left_out[0].reason, message=message, stalled=True)
-    elif not resolved.decode.ready:
-        name = resolved.decode.view.name
+    elif not (resolved.decode.ready or asleep):
         conditions.conclude(
             ready=False, reason=Reason.NO_READY_DECODE, message=f"no worker of {name} is ready", reconciling=True
         )
@@ -158,5 +160,8 @@ def _conclude(
     elif not programmed:
         refused = why[0] is Reason.CONFIGURATION_REFUSED
         conditions.conclude(ready=False, reason=why[0], message=why[1], reconciling=not refused, stalled=refused)
+    elif asleep:
+        message = f"{name} is scaled to zero; the next request waits in a router, and wakes it"
+        conditions.conclude(ready=True, reason=Reason.DECODE_ASLEEP, message=message)
     else:
         conditions.conclude(ready=True, reason=Reason.AVAILABLE, message=why[1])
