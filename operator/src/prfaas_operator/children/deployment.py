@@ -10,6 +10,8 @@ from prfaas_operator.children.metadata import (
     MANAGED_BY,
     MANAGED_BY_LABEL,
     REVISION_LABEL,
+    SERVING,
+    SERVING_LABEL,
     Owner,
     Role,
     build_metadata,
@@ -86,6 +88,7 @@ def build_pool_deployment(pool: PoolWorkload) -> dict[str, Any]:
     return _build_deployment(
         pool.owner, pool.owner.name, pool.role, pool.replicas, pool.template.get("metadata") or {}, spec,
         scrape_port=pool.http_port, revision=digest(identity),
+        more_labels={SERVING_LABEL: SERVING} if pool.sidecar is not None else {},
     )  # fmt: skip
 
 
@@ -124,6 +127,7 @@ def _build_deployment(
     *,
     scrape_port: int,
     revision: str,
+    more_labels: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     selector = identity_labels(role, owner.name)
     labels = {
@@ -131,6 +135,7 @@ def _build_deployment(
         MANAGED_BY_LABEL: MANAGED_BY,
         **selector,
         REVISION_LABEL: revision,
+        **(more_labels or {}),
     }
     annotations = {
         "prometheus.io/scrape": "true",

@@ -14,7 +14,7 @@ import structlog
 
 from prfaas_core.autoscaling import drain
 from prfaas_operator import api
-from prfaas_operator.children.metadata import DRAINING_ANNOTATION, REVISION_LABEL, owner_uid
+from prfaas_operator.children.metadata import DRAINING_ANNOTATION, REVISION_LABEL, SERVING_LABEL, owner_uid
 from prfaas_operator.clusters.api import ApiError
 from prfaas_operator.clusters.member import Member
 from prfaas_operator.clusters.resources import DEPLOYMENT, POD
@@ -43,6 +43,7 @@ class Drain:
         names: workers that have still to go, and `ready` how many of them are ready.
         latest: when the last of them goes at the latest.
         fault: why nobody knows which of them are idle; empty if that is known.
+        usual_cost, serving: the deletion cost, and the label for Services, of pods that do not drain, by their template.
     """
 
     replicas: int
@@ -53,6 +54,7 @@ class Drain:
     plan: drain.Plan | None = None
     pods: Mapping[str, Mapping[str, Any]] | None = None
     usual_cost: str | None = None
+    serving: str | None = None
 
     @property
     def message(self) -> str:
@@ -116,7 +118,7 @@ def next_step(
     pods = [observed(body, work.get(name), revision) for name, body in bodies.items()]
     settings = drain.Settings(timeout_s=model.spec.drain.timeout_seconds)
     plan = drain.plan(pods, replicas, desired, settings, now().timestamp())
-    template = deployment["spec"]["template"]["metadata"].get("annotations") or {}
+    template = deployment["spec"]["template"]["metadata"]
     return Drain(
         replicas=plan.replicas,
         names=plan.draining,
@@ -125,7 +127,8 @@ def next_step(
         fault=reading.fault if reading is not None else "",
         plan=plan,
         pods=bodies,
-        usual_cost=template.get(COST_ANNOTATION),
+        usual_cost=(template.get("annotations") or {}).get(COST_ANNOTATION),
+        serving=(template.get("labels") or {}).get(SERVING_LABEL),
     )
 
 
@@ -164,13 +167,16 @@ async def take(context: Context, stored: Stored, member: Member, step: Drain) ->
     if plan is None or bodies is None:
         return
     began = now().isoformat(timespec="milliseconds")
-    changes: dict[str, dict[str, str | None]] = {}
+    changes: dict[str, _Change] = {}
     for name in plan.mark:
-        changes[name] = {DRAINING_ANNOTATION: began, COST_ANNOTATION: DRAINING_COST}
+        changes[name] = _Change({DRAINING_ANNOTATION: began, COST_ANNOTATION: DRAINING_COST}, {SERVING_LABEL: None})
     for name in plan.unmark:
-        changes[name] = {DRAINING_ANNOTATION: None, COST_ANNOTATION: step.usual_cost}
+        changes[name] = _Change(
+            {DRAINING_ANNOTATION: None, COST_ANNOTATION: step.usual_cost}, {SERVING_LABEL: step.serving}
+        )
     for release in plan.release:
-        changes[release.name] = {**changes.get(release.name, {}), COST_ANNOTATION: RELEASED_COST}
+        change = changes.setdefault(release.name, _Change({}, {}))
+        change.annotations[COST_ANNOTATION] = RELEASED_COST
     if not changes:
         return
     log = _log.bind(pool=str(stored.ref), cluster=member.name)
@@ -186,16 +192,24 @@ async def take(context: Context, stored: Stored, member: Member, step: Drain) ->
                 f"{release.name} goes although it is not known to be idle: its drain has had its time",
             )  # fmt: skip
     results = await asyncio.gather(
-        *(_annotate(member, bodies[name], change) for name, change in changes.items()), return_exceptions=True
+        *(_write(member, bodies[name], change) for name, change in changes.items()), return_exceptions=True
     )
     for result in results:
         if isinstance(result, BaseException):
             raise result
 
 
-async def _annotate(member: Member, body: Mapping[str, Any], change: Mapping[str, str | None]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Annotations and labels to set, and with None to remove."""
+
+    annotations: dict[str, str | None]
+    labels: dict[str, str | None]
+
+
+async def _write(member: Member, body: Mapping[str, Any], change: _Change) -> None:
     metadata = body["metadata"]
-    patch = {"metadata": {"uid": metadata["uid"], "annotations": dict(change)}}
+    patch = {"metadata": {"uid": metadata["uid"], "annotations": change.annotations, "labels": change.labels}}
     try:
         # What comes back is not put into the cache: once the watch has it, controllers that watch have it as well.
         await connected(member).merge(POD, metadata["namespace"], metadata["name"], patch)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prfaas_operator import api
 from prfaas_operator.api.inference_route import Placement
+from prfaas_operator.children.metadata import SERVING, SERVING_LABEL, identity_labels
 from prfaas_operator.children.router import CONTAINER, router_name
 from prfaas_operator.clusters.member import Member
 from prfaas_operator.clusters.resources import DEPLOYMENT, POD
@@ -67,6 +68,22 @@ def observed(context: Context, stored: Stored, route: api.InferenceRoute) -> Pla
         bare=len(containers) - carrying,
     )
     return serving(wanted, routers)
+
+
+def sidecars(member: Member, decode_pool: str, uid: str) -> dict[str, str]:
+    """Return what selects the pods of a decode pool whose routers clients may be led to: those that do not drain.
+
+    Pods that an earlier operator made lack the label of those; until they are replaced, all are led to.
+    """
+    selector = identity_labels("decode", decode_pool)
+    pods = member.cache.all(POD)
+    ready = {worker.name for worker in ready_workers(pods, uid)}
+    labelled = [
+        (pod["metadata"].get("labels") or {}).get(SERVING_LABEL) == SERVING
+        for pod in pods
+        if pod["metadata"]["name"] in ready
+    ]
+    return {**selector, SERVING_LABEL: SERVING} if labelled and all(labelled) else selector
 
 
 def carries(member: Member, decode_pool: str) -> bool:

@@ -1,5 +1,6 @@
 """InferenceRoute: the routers, what they are told, and whether they have it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from prfaas_operator import api
@@ -150,21 +151,20 @@ async def _apply(context: Context, stored: Stored, route: api.InferenceRoute, de
     workload = pools.router_workload(
         context, stored, route, decode.model, Placement.FRONT if front else Placement.SIDECAR
     )
-    bodies = build_children(workload, route, context.ca_pem(), serving)
+    selector = identity_labels("router", stored.ref.name)
+    if serving is Placement.SIDECAR:
+        selector = placement.sidecars(member, decode.view.name, decode.stored.uid)
+    bodies = build_children(workload, route, context.ca_pem(), selector)
     await context.children.apply(member, stored.uid, bodies)
     if member.listed:
         await context.children.prune(member, stored.uid, bodies)
 
 
 def build_children(
-    workload: RouterWorkload, route: api.InferenceRoute, ca_pem: str, serving: Placement
+    workload: RouterWorkload, route: api.InferenceRoute, ca_pem: str, selector: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Return a route's children, the Deployment last: its pods need the others. The Service leads to the `serving` routers."""
+    """Return a route's children, the Deployment last: its pods need the others. The Service leads to the pods that `selector` selects."""
     owner, name, service = workload.owner, workload.name, route.spec.router.service
-    if serving is Placement.SIDECAR:
-        selector = identity_labels("decode", route.spec.decode_pool_ref.name)
-    else:
-        selector = identity_labels("router", owner.name)
     bodies = [
         build_router_files(owner, name, ca_pem),
         build_router_service(
