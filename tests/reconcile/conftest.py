@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -99,17 +100,40 @@ class Prometheus(ThreadingHTTPServer):
     """Prometheus' HTTP API, with the answers that a test sets by a part of the query.
 
     It stands in where a test needs answers that a real server gives only by accident: old, empty, infinite, or none at all.
+    To questions about each pod of a pool it answers for the pods that there are, which are idle unless the test says otherwise.
     """
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, client: "Client") -> None:
+        self._client = client
+        self.forget()
         super().__init__((f"127.{150 + os.getpid() % 90}.0.9", 0), _Queries)
         self.values: dict[str, str | None] = {}  # a number as Prometheus writes it; None: no series
         self.age_s = 0.0
         self.status = 200
         self.asked: list[str] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def forget(self) -> None:
+        """Know nothing but that every pod is idle."""
+        self.load: dict[str, float] = {}  # by pod; 0 where nothing is said
+        self.idle_s: dict[str, float] = {}  # by pod; 600 where nothing is said
+        self.knows_pods = True
+
+    def by_pod(self, query: str) -> list[dict[str, Any]]:
+        """Answer one of the questions of `prfaas_operator.scaling.idleness`."""
+        labels = dict(re.findall(r'(namespace|prfaas_pool)="([^"]*)"', query))
+        selector = f"prfaas.dev/pool={labels['prfaas_pool']}"
+        pods = self._client.list("Pod", labels["namespace"], selector) if self.knows_pods else []
+        found = []
+        for name in (pod["metadata"]["name"] for pod in pods):
+            if "max_over_time" in query:
+                value = self.idle_s.get(name, 600.0)
+            else:
+                value = 0.0 if "timestamp(" in query else self.load.get(name, 0.0)
+            found.append({"metric": {"pod": name}, "value": [time.time(), str(value)]})
+        return found
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of operators that were killed while they asked: output belongs to the tests that run then."""
@@ -127,6 +151,8 @@ class _Queries(BaseHTTPRequestHandler):
         self.server.asked.append(query)
         value = next((value for part, value in self.server.values.items() if part in query), None)
         result = [] if value is None else [{"metric": {}, "value": [time.time() - self.server.age_s, value]}]
+        if "by (pod)" in query:
+            result = self.server.by_pod(query)
         body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(body)))
@@ -230,8 +256,8 @@ def client(cluster: Cluster) -> Client:
 
 
 @pytest.fixture(scope="session")
-def _prometheus() -> Iterator[Prometheus]:
-    server = Prometheus()
+def _prometheus(client: Client) -> Iterator[Prometheus]:
+    server = Prometheus(client)
     yield server
     server.shutdown()
     server.server_close()
@@ -242,6 +268,7 @@ def prometheus(_prometheus: Prometheus) -> Iterator[Prometheus]:
     """The operator's Prometheus, which knows nothing but what the test says."""
     yield _prometheus
     _prometheus.values.clear()
+    _prometheus.forget()
     _prometheus.age_s, _prometheus.status = 0.0, 200
 
 
