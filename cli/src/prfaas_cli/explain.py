@@ -107,7 +107,7 @@ def _headline(pool: api.Pool) -> Text:
     scaling, status = pool.spec.scaling, pool.status
     bounds = "" if scaling is None else f", {scaling.min_replicas} to {scaling.max_replicas} allowed"
     numbers = f"{_number(status.desired_replicas)} workers asked for, {_number(status.ready_replicas)} ready{bounds}"
-    title = f"[bold]{pool.kind}[/] {pool.metadata.namespace}/{pool.metadata.name}"
+    title = f"[bold]{type(pool).__name__}[/] {pool.metadata.namespace}/{pool.metadata.name}"
     return Text.from_markup(f"{title} in {escape(pool.spec.cluster_ref.name)}: {numbers}")
 
 

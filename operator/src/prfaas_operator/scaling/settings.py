@@ -26,9 +26,16 @@ def core_settings(scaling: Scaling, period_s: float) -> autoscaling.Settings:
     )
 
 
+def target_type(signal: Signal) -> TargetType:
+    """Return how a signal's target is meant."""
+    if signal.target_type is not None:
+        return signal.target_type
+    return TargetType.AVERAGE_VALUE if signal.name in _WORK else TargetType.VALUE
+
+
 def is_work(signal: Signal) -> bool:
     """Return whether a signal counts work in hand, so that 0 means that there is nothing to do."""
-    return signal.name in _WORK or signal.target_type is TargetType.AVERAGE_VALUE
+    return target_type(signal) is TargetType.AVERAGE_VALUE
 
 
 def guards(scaling: Scaling, role: Role, decode_slots: int) -> tuple[Signal, ...]:

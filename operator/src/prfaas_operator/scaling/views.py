@@ -39,7 +39,7 @@ _RECORDED: Final = FAULTS | {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A signal as it was read, and the PromQL that it was read with."""
+    """A signal as it was read, and the PromQL that returns the same to a person."""
 
     reading: Reading
     query: str
