@@ -9,12 +9,12 @@ import kopf
 import structlog
 from kubernetes.aio.client import ApiClient, Configuration
 
-from prfaas_core.autoscaling import Reading, ScalingReason, TargetType
 from prfaas_operator import api
 from prfaas_operator.actuators.autoscalers import Autoscalers
 from prfaas_operator.actuators.external_scaler import ExternalScalerServer
 from prfaas_operator.actuators.metrics_server import MetricsServer
 from prfaas_operator.actuators.pool_metrics import PoolMetrics
+from prfaas_operator.api.prometheus import PrometheusAccess
 from prfaas_operator.children.metadata import OWNER_ANNOTATION
 from prfaas_operator.clusters.api import ApiError, ClusterApi, FencedError
 from prfaas_operator.clusters.fleet import Fleet
@@ -36,14 +36,14 @@ from prfaas_operator.reconcile.children import Children
 from prfaas_operator.reconcile.context import Context
 from prfaas_operator.reconcile.metering import decode_pools, metered_links
 from prfaas_operator.reconcile.totals import SignalTotals
-from prfaas_operator.scaling import queries, settings
 from prfaas_operator.scaling.answers import AnswerMeter
 from prfaas_operator.scaling.budgets import Budgets
 from prfaas_operator.scaling.capacities import LinkCapacities
 from prfaas_operator.scaling.idleness import IdlenessMeter
 from prfaas_operator.scaling.links import LinkMeter
+from prfaas_operator.scaling.observation import observe_pool
 from prfaas_operator.scaling.pools import PoolScaler, ScaledPool
-from prfaas_operator.scaling.prometheus import Prometheus
+from prfaas_operator.scaling.prometheus import Servers
 from prfaas_operator.scaling.roles import RoleBalancer
 from prfaas_operator.scaling.views import Measured
 from prfaas_operator.workqueue import WorkQueue
@@ -75,7 +75,7 @@ class Hub:
         hub = ClusterApi(self._client, timeout_s=options.hub_timeout_s, fence=self._may_write)
         store = ObjectStore()
         archive = SnapshotArchive(hub, options.namespace)
-        self._prometheus = Prometheus(options.prometheus_url, timeout_s=options.prometheus_timeout_s)
+        self._prometheus = Servers(options.prometheus, hub, self._prometheus_of)
         queue = WorkQueue(self._reconcile, on_error=self._failed, backoff=options.backoff)
         fleet = Fleet(
             hub,
@@ -134,7 +134,7 @@ class Hub:
                 interval_s=options.link_interval_s,
             ),
             idleness=IdlenessMeter(
-                lambda _, query: self._prometheus.select(query),
+                self._prometheus.select,
                 on_change=queue.add,
                 interval_s=options.autoscaling_interval_s,
             ),
@@ -235,6 +235,7 @@ class Hub:
             for dependent in before - {gone}:
                 self.context.queue.add(dependent)
             if gone.kind == api.MemberCluster.__name__:
+                self._prometheus.forget(gone.namespace, gone.name)
                 self._spawn(self.context.fleet.drop(gone.namespace, gone.name))
             # A cluster on its way out waits until nothing in it needs cleaning up.
             for cluster in store.refs((api.MemberCluster.__name__,)):
@@ -303,23 +304,12 @@ class Hub:
             if found is not None:
                 self.context.capacities.review(found[0].ref, found[1])
 
+    def _prometheus_of(self, namespace: str, cluster: str) -> PrometheusAccess | None:
+        found = self.context.store.model(api.MemberCluster, namespace, cluster)
+        return found[1].spec.prometheus if found is not None else None
+
     async def _measure(self, pool: ScaledPool) -> tuple[Measured, ...]:
-        slots = pool.profile.decode_slots if pool.profile is not None else 1
-        guards = settings.guards(pool.scaling, pool.workers.role, slots)
-        signals = (*pool.scaling.signals, *guards)
-        found = []
-        for index, (name, signal) in enumerate(zip(settings.titles(signals), signals, strict=True)):
-            query = queries.signal(signal, pool.workers)
-            answer = await self._prometheus.ask(query)
-            work = settings.is_work(signal)
-            reading = Reading(
-                name, signal.target_value, signal.target_type or (TargetType.AVERAGE_VALUE if work else TargetType.VALUE),
-                answer.value, answer.age_s, float(signal.window_s), guard=index >= len(pool.scaling.signals),
-                work=work, fault=ScalingReason(answer.reason.value) if answer.reason is not None else None,
-                message=answer.message,
-            )  # fmt: skip
-            found.append(Measured(reading, query))
-        return tuple(found)
+        return await observe_pool(self._prometheus, pool)
 
     def _actuators(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
         """Return the servers for other people's actuators that were asked for."""

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 import kopf
@@ -21,6 +21,7 @@ from prfaas_operator.hub import Hub
 from prfaas_operator.lease import Lease, LeaseLostError
 from prfaas_operator.metrics import Metrics
 from prfaas_operator.options import Options
+from prfaas_operator.scaling.prometheus.access import PrometheusFiles
 from prfaas_operator.status_server import StatusServer
 
 _log = structlog.get_logger(__name__)
@@ -51,7 +52,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str]:
     add("--tls-dir", type=Path, default=Path("/etc/prfaas/tls"), help="folder with tls.crt, tls.key and ca.crt")
     add("--namespace", action="append", default=[], help="namespace of the hub to work on, repeatedly; without it: all")
     add("--kubeconfig", type=Path, help="of the hub, to run outside of it; without it: the pod's ServiceAccount")
-    add("--prometheus-url", help="base URL of Prometheus; without it pools with scaling hold their replicas")
+    _add_prometheus(add, defaults.prometheus)
     add(
         "--autoscaling-interval-s",
         type=_seconds,
@@ -88,7 +89,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str]:
         external_scaler_tls=found.external_scaler_tls,
         watched_namespaces=tuple(sorted(set(found.namespace))),
         kubeconfig=found.kubeconfig,
-        prometheus_url=found.prometheus_url,
+        prometheus=_prometheus(parser, found),
         autoscaling_interval_s=found.autoscaling_interval_s,
         link_interval_s=found.link_interval_s,
         role_interval_s=found.role_interval_s,
@@ -97,6 +98,51 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str]:
         elect=found.leader_election,
     )
     return options, found.log_level
+
+
+def _add_prometheus(add: Callable[..., object], defaults: PrometheusFiles) -> None:
+    """Add the options of the Prometheus that knows the workers of all members that have none of their own."""
+    add("--prometheus-url", help="base URL of Prometheus; without one, a member's or this, pools with scaling hold their replicas")  # fmt: skip
+    add(
+        "--prometheus-timeout-s", type=_seconds, default=defaults.timeout_s, help="time that a question may take in all"
+    )
+    add("--prometheus-header", type=_header, action="append", default=[], metavar="NAME=VALUE",
+        help="header of every question, such as a tenant's, repeatedly")  # fmt: skip
+    for name, what in (
+        ("ca-file", "authorities that its certificate is checked against, as PEM; without it: the public ones"),
+        ("client-certificate-file", "certificate to show it, as PEM"),
+        ("client-key-file", "key of that certificate, as PEM"),
+        ("bearer-token-file", "bearer token"),
+        ("username-file", "user of basic authentication"),
+        ("password-file", "password of basic authentication"),
+        ("header-dir", "folder with a file for each further header, called like the header"),
+    ):
+        add(f"--prometheus-{name}", type=Path, help=f"{what}; read again when it changes")
+
+
+def _prometheus(parser: argparse.ArgumentParser, found: argparse.Namespace) -> PrometheusFiles:
+    if found.prometheus_url is not None and not found.prometheus_url.startswith(("http://", "https://")):
+        parser.error(f"--prometheus-url: {found.prometheus_url!r} does not begin with http:// or https://")
+    for one, other in (("client-certificate-file", "client-key-file"), ("username-file", "password-file")):
+        given = [name for name in (one, other) if getattr(found, f"prometheus_{name.replace('-', '_')}") is not None]
+        if len(given) == 1:
+            parser.error(
+                f"--prometheus-{given[0]} is given alone; --prometheus-{one} and --prometheus-{other} go together"
+            )
+    if found.prometheus_bearer_token_file is not None and found.prometheus_username_file is not None:
+        parser.error("--prometheus-bearer-token-file and --prometheus-username-file are both given; remove one of them")
+    return PrometheusFiles(
+        url=found.prometheus_url or None,
+        timeout_s=found.prometheus_timeout_s,
+        headers=tuple(found.prometheus_header),
+        ca_file=found.prometheus_ca_file,
+        client_certificate_file=found.prometheus_client_certificate_file,
+        client_key_file=found.prometheus_client_key_file,
+        bearer_token_file=found.prometheus_bearer_token_file,
+        username_file=found.prometheus_username_file,
+        password_file=found.prometheus_password_file,
+        header_dir=found.prometheus_header_dir,
+    )
 
 
 def main() -> None:
@@ -214,6 +260,13 @@ def _port(text: str) -> int:
     if not 0 <= number <= 65535:
         raise argparse.ArgumentTypeError(f"{text} is not a port; give 0 to 65535")
     return number
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name.strip(), value.strip()
 
 
 def _seconds(text: str) -> float:

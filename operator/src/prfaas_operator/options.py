@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prfaas_operator.clusters.member import MemberTimes
 from prfaas_operator.lease import LeaseTimes
+from prfaas_operator.scaling.prometheus.access import PrometheusFiles
 from prfaas_operator.workqueue import Backoff
 
 
@@ -24,8 +25,7 @@ class Options:
     external_scaler_tls: bool = False
     watched_namespaces: tuple[str, ...] = ()  # empty: all
     kubeconfig: Path | None = None  # None: the ServiceAccount of the pod
-    prometheus_url: str | None = None
-    prometheus_timeout_s: float = 5.0
+    prometheus: PrometheusFiles = field(default_factory=PrometheusFiles)
     autoscaling_interval_s: float = 5.0
     link_interval_s: float = 10.0
     role_interval_s: float = 300.0

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AwareDatetime, Field
 
 from prfaas_operator.api.model import Model
+from prfaas_operator.api.prometheus import PrometheusAccess
 from prfaas_operator.api.references import SecretKeyReference
 from prfaas_operator.api.resource import AGE, REASON, Column, Definition, Resource, named_like_a_label
 from prfaas_operator.api.rules import Rule, immutable
@@ -36,6 +37,8 @@ class MemberClusterSpec(Model):
     """The Secret with a kubeconfig of the cluster. Exactly one of kubeconfigSecretRef and hub: true is given."""
     hub: Annotated[Flag, immutable("hub", "make another MemberCluster for the other cluster")] = False
     """True: the cluster is the hub itself, reached with the operator's own ServiceAccount. Cannot change."""
+    prometheus: PrometheusAccess | None = None
+    """The Prometheus that knows this cluster's workers; absent: the operator's own."""
     region: LabelValue | None = None
     """Where the cluster is, for people and for the labels of metrics."""
     labels: Annotated[dict[str, LabelValue], Field(max_length=64, default_factory=dict)]

@@ -8,13 +8,13 @@ from prfaas_operator.api.model import Model
 from prfaas_operator.api.scalars import Name, SecretKey, Subdomain
 
 # A reference is one value: two appliers cannot own half of it each.
-_ATOMIC: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}
+ATOMIC: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}
 
 
 class Reference(Model):
     """Names an object of the same namespace."""
 
-    schema_extension: ClassVar[dict[str, Any]] = _ATOMIC
+    schema_extension: ClassVar[dict[str, Any]] = ATOMIC
 
     name: Name
     """Name of the object, in the namespace of this one."""
@@ -23,7 +23,7 @@ class Reference(Model):
 class ProfileReference(Model):
     """Names a ModelProfile of the same namespace."""
 
-    schema_extension: ClassVar[dict[str, Any]] = _ATOMIC
+    schema_extension: ClassVar[dict[str, Any]] = ATOMIC
 
     name: Subdomain
     """Name of the ModelProfile, in the namespace of this object."""
@@ -32,7 +32,7 @@ class ProfileReference(Model):
 class SecretKeyReference(Model):
     """Names one key of a Secret of the same namespace."""
 
-    schema_extension: ClassVar[dict[str, Any]] = _ATOMIC
+    schema_extension: ClassVar[dict[str, Any]] = ATOMIC
 
     name: Subdomain
     """Name of the Secret, in the namespace of this object."""

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from prfaas_operator.scaling import queries
 from prfaas_operator.scaling.prometheus import Sample
+from prfaas_operator.scaling.queries import Workers, flows
 
 _log = structlog.get_logger(__name__)
 
@@ -17,17 +17,17 @@ class AnswerMeter:
 
     def __init__(
         self,
-        ask: Callable[[str], Awaitable[Sample]],
+        ask: Callable[[Workers, str], Awaitable[Sample]],
         *,
-        pools: Callable[[], list[queries.Workers]],
+        pools: Callable[[], list[Workers]],
         interval_s: float,
     ) -> None:
         self._ask = ask
         self._pools = pools
         self._interval_s = interval_s
-        self._tokens: dict[queries.Workers, float] = {}
+        self._tokens: dict[Workers, float] = {}
 
-    def output_tokens(self, pool: queries.Workers) -> float | None:
+    def output_tokens(self, pool: Workers) -> float | None:
         """Return the mean length of the pool's answers in tokens; None when it was never read."""
         return self._tokens.get(pool)
 
@@ -41,9 +41,9 @@ class AnswerMeter:
             await asyncio.gather(*(self._guarded(pool) for pool in pools))
             await asyncio.sleep(max(0.1, self._interval_s - (time.monotonic() - started_s)))
 
-    async def _guarded(self, pool: queries.Workers) -> None:
+    async def _guarded(self, pool: Workers) -> None:
         try:
-            sample = await self._ask(queries.output_tokens(pool))
+            sample = await self._ask(pool, flows.output_tokens(pool))
         except Exception:  # noqa: BLE001  one failure must not stop the others
             _log.exception("answers not read", pool=pool.pool)
             return

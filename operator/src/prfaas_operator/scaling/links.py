@@ -15,8 +15,8 @@ import structlog
 from prfaas_core.profiles import Curve
 from prfaas_operator.api.conditions import Reason
 from prfaas_operator.objects import Ref
-from prfaas_operator.scaling import queries
 from prfaas_operator.scaling.prometheus import Sample
+from prfaas_operator.scaling.queries import Workers, flows
 
 _log = structlog.get_logger(__name__)
 
@@ -26,9 +26,9 @@ class MeteredLink:
     """A link, and the pools between which KV moves."""
 
     ref: Ref
-    decode: tuple[queries.Workers, ...]
-    behind: tuple[tuple[queries.Workers, Curve], ...]  # prefill pools whose KV crosses the link
-    others: tuple[tuple[queries.Workers, Curve], ...]  # prefill pools that feed the same decode pools otherwise
+    decode: tuple[Workers, ...]
+    behind: tuple[tuple[Workers, Curve], ...]  # prefill pools whose KV crosses the link
+    others: tuple[tuple[Workers, Curve], ...]  # prefill pools that feed the same decode pools otherwise
     bytes_before: int  # in the status, when the operator started
 
 
@@ -47,7 +47,7 @@ class LinkMeter:
 
     def __init__(
         self,
-        ask: Callable[[str], Awaitable[Sample]],
+        ask: Callable[[Workers, str], Awaitable[Sample]],
         *,
         links: Callable[[], list[MeteredLink]],
         on_change: Callable[[Ref], None],
@@ -91,7 +91,7 @@ class LinkMeter:
             reading = Reading(None, bytes_total, sample.reason, sample.message)
         else:
             # Over a gap longer than the query looks back, nobody knows what was sent; it is not counted.
-            counted_s = min(elapsed_s, queries.LINK_WINDOW_S)
+            counted_s = min(elapsed_s, flows.LINK_WINDOW_S)
             reading = Reading(sample.value, bytes_total + round(sample.value / 8 * counted_s), None, "")
         self._read_at_s[link.ref] = now_s
         self._readings[link.ref] = reading
@@ -100,22 +100,28 @@ class LinkMeter:
 
     async def _crossing_bps(self, link: MeteredLink) -> Sample:
         if not link.decode or not link.behind:
-            return Sample(0.0, 0, None, "no route uses the link")
-        received = await self._ask(queries.received_bytes(link.decode))
-        if not received.value:
-            return received
-        part = Sample(1.0, 0, None, "")
-        if link.others:
-            behind = queries.handed_over_bytes(_lines(link.behind))
-            everything = queries.handed_over_bytes(_lines((*link.behind, *link.others)))
-            part = await self._ask(f"({behind}) / ({everything})")
-        if part.value is None:
-            return part
-        return Sample(8 * received.value * min(part.value, 1.0), received.age_s, None, "")
+            return Sample(0.0)
+        received = await self._ask(link.decode[0], flows.received_bytes(link.decode))
+        if not received.value or not link.others:
+            return received if received.value is None else Sample(8 * received.value)
+        behind, others = await asyncio.gather(self._handed_over(link.behind), self._handed_over(link.others))
+        if behind.value is None or others.value is None:
+            return behind if behind.value is None else others
+        everything = behind.value + others.value
+        if everything <= 0:
+            return Sample(None, Reason.SIGNAL_MISSING, "KV arrives, and no prefill pool reports that it hands any over")
+        return Sample(8 * received.value * behind.value / everything)
 
-
-def _lines(pools: tuple[tuple[queries.Workers, Curve], ...]) -> list[tuple[queries.Workers, float, float]]:
-    return [(workers, *line(curve)) for workers, curve in pools]
+    async def _handed_over(self, pools: tuple[tuple[Workers, Curve], ...]) -> Sample:
+        """Return the KV bytes a second that pools hand over; each cluster is asked about by itself."""
+        clusters: dict[str, list[tuple[Workers, float, float]]] = {}
+        for workers, curve in pools:
+            clusters.setdefault(workers.cluster, []).append((workers, *line(curve)))
+        found = await asyncio.gather(
+            *(self._ask(lines[0][0], flows.handed_over_bytes(lines)) for lines in clusters.values())
+        )
+        fault = next((sample for sample in found if sample.value is None), None)
+        return fault or Sample(sum(sample.value or 0.0 for sample in found))
 
 
 def line(curve: Curve) -> tuple[float, float]:

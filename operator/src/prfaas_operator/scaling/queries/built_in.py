@@ -1,0 +1,139 @@
+"""What a built-in signal is made of, whatever the engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prfaas_core.autoscaling import TargetType
+from prfaas_core.profiles import Curve, Profile
+
+MOST_S = 600.0
+"""No time that a signal measures is longer. A time in milliseconds or microseconds soon is."""
+_TIMES_CAPACITY = 8
+"""How far beyond its profile a worker is believed to work: profiles are coarse, and units are wrong by 100 or more."""
+_LEAST_TOKEN_GAP_S, _TIMES_STEP = 10.0, 100
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """One signal of one pool over one window.
+
+    Attributes:
+        value: PromQL with one number, or none where it cannot be known.
+        target_type: how its target is meant.
+        work: the number is work in hand: 0 means that there is nothing to do.
+        reporting: selectors of series, of which every pod that reports the signal has one at least.
+        gauges: selectors of series that are negative only by a fault.
+        bounded: PromQL of a number that has a limit; None: the value itself.
+        limit: what that is at most.
+        per_worker: the limit is for each worker that reports.
+        unit: of the limit, for people.
+    """
+
+    value: str
+    target_type: TargetType
+    reporting: tuple[str, ...]
+    limit: float
+    unit: str
+    work: bool = False
+    gauges: tuple[str, ...] = ()
+    bounded: str | None = None
+    per_worker: bool = False
+
+
+Build = Callable[["Asking"], BuiltIn]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What a signal's PromQL depends on beside its name.
+
+    Attributes:
+        select: returns the selector of the pool's series, with further labels.
+        window_s: the time that is averaged over.
+        quantile: of latencies.
+        profile: of the workers.
+    """
+
+    select: Callable[..., str]
+    window_s: int
+    quantile: float
+    profile: Profile
+
+    def rate(self, metric: str, **labels: str) -> str:
+        """Return the PromQL of a counter's rate, series by series."""
+        return f"rate({metric}{self.select(**labels)}[{self.window_s}s])"
+
+    def mean(self, metric: str, **labels: str) -> str:
+        """Return the PromQL of a gauge's mean over the window, series by series."""
+        return f"avg_over_time({metric}{self.select(**labels)}[{self.window_s}s])"
+
+    def last(self, metric: str, **labels: str) -> str:
+        """Return the PromQL of a gauge's newest value within the window, series by series."""
+        return f"last_over_time({metric}{self.select(**labels)}[{self.window_s}s])"
+
+
+def load(tokens: str, requests: str, waiting: str, running: str, asking: Asking) -> str:
+    """Return the PromQL of prefill work, in workers: (requests/s + waiting / window) * T_prefill(mean tokens).
+
+    It is absent while requests are in hand and none has ended within the window: then their length is not known.
+
+    Args:
+        tokens, requests, waiting, running: PromQL of one number each: prompt tokens computed a second, requests ended a
+            second, requests that wait and that run.
+    """
+    mean = f"{tokens} / ({requests} != 0)"
+    work = f"({requests} + {waiting} / {asking.window_s}) * ({seconds(asking.profile.prefill_s, mean)})"
+    return f"{work} or {_idle(requests, waiting, running)}"
+
+
+def mean_of(total: str, count: str, waiting: str, running: str) -> str:
+    """Return the PromQL of a mean; 0 with nothing in hand, absent while something is and nothing was counted."""
+    return f"{total} / ({count} != 0) or {_idle(count, waiting, running)}"
+
+
+def quantile_of(buckets: str, count: str, waiting: str, running: str, quantile: float) -> str:
+    """Return the PromQL of a quantile; 0 with nothing in hand, absent while something is and nothing was counted."""
+    found = f"histogram_quantile({quantile:g}, sum by (le) ({buckets}))"
+    return f"({found} and {count} != 0) or {_idle(count, waiting, running)}"
+
+
+def seconds(curve: Curve, tokens: str) -> str:
+    """Return the PromQL of a curve at a length, exact: its first value, and the rise of every piece up to that length."""
+    (start, first_s, _), *pieces = curve.pieces()
+    rises = []
+    for end, _, slope in pieces:
+        beyond = f"{tokens} - {start:.9g}"
+        # The last piece goes on for ever.
+        part = f"clamp_min({beyond}, 0)" if math.isinf(end) else f"clamp({beyond}, 0, {end - start:.9g})"
+        rises.append(f"{slope:.9g} * {part}")
+        start = end
+    return " + ".join((f"{first_s:.9g}", *rises))
+
+
+def most_prefill_tps(profile: Profile) -> float:
+    """Return a limit for the prompt tokens a second of one worker."""
+    curve = profile.prefill_s
+    return _TIMES_CAPACITY * max(tokens / value for tokens, value in zip(curve.tokens, curve.values, strict=True))
+
+
+def most_requests(profile: Profile) -> float:
+    """Return a limit for the requests that one worker runs at once."""
+    return float(_TIMES_CAPACITY * profile.decode_slots)
+
+
+def most_output_tps(profile: Profile) -> float:
+    """Return a limit for the tokens a second that one worker generates."""
+    return _TIMES_CAPACITY * profile.decode_slots / profile.step_s
+
+
+def most_token_gap_s(profile: Profile) -> float:
+    """Return a limit for the time between two tokens."""
+    return max(_LEAST_TOKEN_GAP_S, _TIMES_STEP * profile.step_s)
+
+
+def _idle(count: str, waiting: str, running: str) -> str:
+    """Return the PromQL of 0 while nothing is in hand, and of nothing otherwise."""
+    return f"{count} + {waiting} + {running} == 0"

@@ -1,0 +1,156 @@
+"""The built-in signals by SGLang's metrics.
+
+Schedulers count once for each rank of a model that is spread over GPUs: of the ranks of tensor, pipeline and expert parallelism
+the highest counts, since all see the same requests, and those of data parallelism add up. Where requests have priorities, the
+gauge without one is the sum of the others. Many series begin with the first request, so what tells which pods report is the
+gauge of running requests, which is always there.
+
+Requests that wait for the other side (bootstrap and transfer queues) are no load of the engine that they wait in.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prfaas_core.autoscaling import TargetType
+from prfaas_operator.api.scaling import SignalName
+from prfaas_operator.scaling.queries import built_in
+from prfaas_operator.scaling.queries.built_in import Asking, Build, BuiltIn
+
+_RUNNING: Final = "sglang:num_running_reqs"
+_QUEUED: Final = "sglang:num_queue_reqs"
+_FOR_ROOM: Final = "sglang:num_decode_prealloc_queue_reqs"
+_ALL: Final = {"priority": ""}
+
+
+def _over_ranks(series: str, *labels: str) -> str:
+    return f"sum(max by ({', '.join(('pod', 'dp_rank', *labels))}) ({series}))"
+
+
+def _reporting(asking: Asking) -> tuple[str, ...]:
+    return _gauges(asking, _RUNNING)
+
+
+def _gauges(asking: Asking, *metrics: str) -> tuple[str, ...]:
+    return tuple(f"{metric}{asking.select(**_ALL)}" for metric in metrics)
+
+
+def _in_hand(asking: Asking) -> tuple[str, str]:
+    """Return the PromQL of the requests that wait, and of those that run."""
+    return _over_ranks(asking.last(_QUEUED, **_ALL)), _over_ranks(asking.last(_RUNNING, **_ALL))
+
+
+def _or_none(series: str, asking: Asking) -> str:
+    """Return the PromQL of a number that is 0 as long as its series have not begun, while pods report."""
+    return f"({series} or 0 * {_over_ranks(asking.last(_RUNNING, **_ALL))})"
+
+
+def _prefill_load(asking: Asking) -> BuiltIn:
+    # What the scheduler computed; before there was such a counter, prompts without what came from a cache. A request counts
+    # its cached tokens either by source or as `total`, so all of them add up.
+    computed = _over_ranks(asking.rate("sglang:realtime_tokens_total", mode="prefill_compute", **_ALL))
+    prompts = f"sum({asking.rate('sglang:prompt_tokens_total')})"
+    cached = _or_none(f"sum({asking.rate('sglang:cached_tokens_total')})", asking)
+    tokens = _or_none(f"{computed} or {prompts} - {cached}", asking)
+    requests = _or_none(f"sum({asking.rate('sglang:num_requests_total')})", asking)
+    return BuiltIn(
+        built_in.load(tokens, requests, *_in_hand(asking), asking),
+        TargetType.AVERAGE_VALUE,
+        work=True,
+        reporting=_reporting(asking),
+        gauges=_gauges(asking, _QUEUED, _RUNNING),
+        bounded=tokens,
+        per_worker=True,
+        limit=built_in.most_prefill_tps(asking.profile),
+        unit="prompt tokens/s a worker",
+    )
+
+
+def _queue_wait(asking: Asking) -> BuiltIn:
+    metric = "sglang:queue_time_seconds"
+    # With priorities or without: what is counted twice is so in the sum and in the count.
+    waited = _or_none(_over_ranks(asking.rate(f"{metric}_sum"), "priority"), asking)
+    count = _or_none(_over_ranks(asking.rate(f"{metric}_count"), "priority"), asking)
+    return BuiltIn(
+        built_in.mean_of(waited, count, *_in_hand(asking)),
+        TargetType.VALUE,
+        reporting=_reporting(asking),
+        limit=built_in.MOST_S,
+        unit="s",
+    )
+
+
+def _latency(metric: str, asking: Asking, limit_s: float) -> BuiltIn:
+    # Counted where requests come in, once for each.
+    count = _or_none(f"sum({asking.rate(f'{metric}_count')})", asking)
+    return BuiltIn(
+        built_in.quantile_of(asking.rate(f"{metric}_bucket"), count, *_in_hand(asking), asking.quantile),
+        TargetType.VALUE,
+        reporting=_reporting(asking),
+        limit=limit_s,
+        unit="s",
+    )
+
+
+def _time_to_first_token(asking: Asking) -> BuiltIn:
+    return _latency("sglang:time_to_first_token_seconds", asking, built_in.MOST_S)
+
+
+def _inter_token_latency(asking: Asking) -> BuiltIn:
+    return _latency("sglang:inter_token_latency_seconds", asking, built_in.most_token_gap_s(asking.profile))
+
+
+def _decode_requests(asking: Asking) -> BuiltIn:
+    running, queued = _over_ranks(asking.mean(_RUNNING, **_ALL)), _over_ranks(asking.mean(_QUEUED, **_ALL))
+    for_room = _or_none(_over_ranks(asking.mean(_FOR_ROOM, **_ALL)), asking)
+    return BuiltIn(
+        f"{running} + {queued} + {for_room}",
+        TargetType.AVERAGE_VALUE,
+        work=True,
+        reporting=_reporting(asking),
+        gauges=_gauges(asking, _RUNNING, _QUEUED, _FOR_ROOM),
+        bounded=running,
+        per_worker=True,
+        limit=built_in.most_requests(asking.profile),
+        unit="requests that a worker runs",
+    )
+
+
+def _kv_cache_use(asking: Asking) -> BuiltIn:
+    metric = "sglang:token_usage"
+    use = f"max by (pod, dp_rank) ({asking.mean(metric, **_ALL)})"
+    return BuiltIn(
+        f"avg({use})",
+        TargetType.VALUE,
+        reporting=_reporting(asking),
+        gauges=_gauges(asking, metric),
+        bounded=f"max({use})",
+        limit=1.01,
+        unit="of 1",
+    )
+
+
+def _generation_tokens(asking: Asking) -> BuiltIn:
+    # As they are generated; older releases count when an answer has ended.
+    generated = _over_ranks(asking.rate("sglang:realtime_tokens_total", mode="decode", **_ALL))
+    ended = f"sum({asking.rate('sglang:generation_tokens_total')})"
+    return BuiltIn(
+        _or_none(f"{generated} or {ended}", asking),
+        TargetType.AVERAGE_VALUE,
+        work=True,
+        reporting=_reporting(asking),
+        per_worker=True,
+        limit=built_in.most_output_tps(asking.profile),
+        unit="tokens/s a worker",
+    )
+
+
+SIGNALS: Final[dict[SignalName, Build]] = {
+    SignalName.PREFILL_LOAD: _prefill_load,
+    SignalName.PREFILL_QUEUE_WAIT: _queue_wait,
+    SignalName.TIME_TO_FIRST_TOKEN: _time_to_first_token,
+    SignalName.DECODE_REQUESTS: _decode_requests,
+    SignalName.KV_CACHE_USE: _kv_cache_use,
+    SignalName.INTER_TOKEN_LATENCY: _inter_token_latency,
+    SignalName.GENERATION_TOKENS: _generation_tokens,
+}

@@ -1,0 +1,121 @@
+"""The built-in signals by vLLM's metrics, which the simulated workers have too.
+
+Requests that wait in a decode engine for KV to arrive are the network's matter, or that of prefill: only those that wait for
+room count. vLLM has every series from its start on, so each signal's own tells which pods report it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prfaas_core.autoscaling import TargetType
+from prfaas_operator.api.scaling import SignalName
+from prfaas_operator.scaling.queries import built_in
+from prfaas_operator.scaling.queries.built_in import Asking, Build, BuiltIn
+
+_RUNNING: Final = "vllm:num_requests_running"
+_WAITING: Final = "vllm:num_requests_waiting"
+_BY_REASON: Final = "vllm:num_requests_waiting_by_reason"
+_COMPUTED: Final = "vllm:request_prefill_kv_computed_tokens"
+_QUEUE_TIME: Final = "vllm:request_queue_time_seconds"
+
+
+def _in_hand(asking: Asking) -> tuple[str, str]:
+    """Return the PromQL of the requests that wait, and of those that run."""
+    return f"sum({asking.last(_WAITING)})", f"sum({asking.last(_RUNNING)})"
+
+
+def _prefill_load(asking: Asking) -> BuiltIn:
+    tokens, requests = f"sum({asking.rate(f'{_COMPUTED}_sum')})", f"sum({asking.rate(f'{_COMPUTED}_count')})"
+    return BuiltIn(
+        built_in.load(tokens, requests, *_in_hand(asking), asking),
+        TargetType.AVERAGE_VALUE,
+        work=True,
+        reporting=(f"{_COMPUTED}_count{asking.select()}",),
+        gauges=(f"{_WAITING}{asking.select()}", f"{_RUNNING}{asking.select()}"),
+        bounded=tokens,
+        per_worker=True,
+        limit=built_in.most_prefill_tps(asking.profile),
+        unit="prompt tokens/s a worker",
+    )
+
+
+def _queue_wait(asking: Asking) -> BuiltIn:
+    waited, count = f"sum({asking.rate(f'{_QUEUE_TIME}_sum')})", f"sum({asking.rate(f'{_QUEUE_TIME}_count')})"
+    return BuiltIn(
+        built_in.mean_of(waited, count, *_in_hand(asking)),
+        TargetType.VALUE,
+        reporting=(f"{_QUEUE_TIME}_count{asking.select()}",),
+        limit=built_in.MOST_S,
+        unit="s",
+    )
+
+
+def _latency(metric: str, asking: Asking, limit_s: float) -> BuiltIn:
+    buckets, count = asking.rate(f"{metric}_bucket"), f"sum({asking.rate(f'{metric}_count')})"
+    return BuiltIn(
+        built_in.quantile_of(buckets, count, *_in_hand(asking), asking.quantile),
+        TargetType.VALUE,
+        reporting=(f"{metric}_count{asking.select()}",),
+        limit=limit_s,
+        unit="s",
+    )
+
+
+def _time_to_first_token(asking: Asking) -> BuiltIn:
+    return _latency("vllm:time_to_first_token_seconds", asking, built_in.MOST_S)
+
+
+def _inter_token_latency(asking: Asking) -> BuiltIn:
+    return _latency("vllm:inter_token_latency_seconds", asking, built_in.most_token_gap_s(asking.profile))
+
+
+def _decode_requests(asking: Asking) -> BuiltIn:
+    running = f"sum({asking.mean(_RUNNING)})"
+    for_room = f"sum({asking.mean(_BY_REASON, reason='capacity')})"
+    return BuiltIn(
+        # Older releases do not say what requests wait for; there it is those that run.
+        f"{running} + ({for_room} or 0 * {running})",
+        TargetType.AVERAGE_VALUE,
+        work=True,
+        reporting=(f"{_RUNNING}{asking.select()}",),
+        gauges=(f"{_RUNNING}{asking.select()}", f"{_BY_REASON}{asking.select(reason='capacity')}"),
+        bounded=running,
+        per_worker=True,
+        limit=built_in.most_requests(asking.profile),
+        unit="requests that a worker runs",
+    )
+
+
+def _kv_cache_use(asking: Asking) -> BuiltIn:
+    # The second is the name of older releases.
+    names = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+    use = " or ".join(asking.mean(name) for name in names)
+    series = tuple(f"{name}{asking.select()}" for name in names)
+    return BuiltIn(
+        f"avg({use})", TargetType.VALUE, reporting=series, gauges=series, bounded=f"max({use})", limit=1.01, unit="of 1"
+    )
+
+
+def _generation_tokens(asking: Asking) -> BuiltIn:
+    metric = "vllm:generation_tokens_total"
+    return BuiltIn(
+        f"sum({asking.rate(metric)})",
+        TargetType.AVERAGE_VALUE,
+        work=True,
+        reporting=(f"{metric}{asking.select()}",),
+        per_worker=True,
+        limit=built_in.most_output_tps(asking.profile),
+        unit="tokens/s a worker",
+    )
+
+
+SIGNALS: Final[dict[SignalName, Build]] = {
+    SignalName.PREFILL_LOAD: _prefill_load,
+    SignalName.PREFILL_QUEUE_WAIT: _queue_wait,
+    SignalName.TIME_TO_FIRST_TOKEN: _time_to_first_token,
+    SignalName.DECODE_REQUESTS: _decode_requests,
+    SignalName.KV_CACHE_USE: _kv_cache_use,
+    SignalName.INTER_TOKEN_LATENCY: _inter_token_latency,
+    SignalName.GENERATION_TOKENS: _generation_tokens,
+}
