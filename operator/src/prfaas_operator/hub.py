@@ -41,7 +41,7 @@ from prfaas_operator.scaling.budgets import Budgets
 from prfaas_operator.scaling.capacities import LinkCapacities
 from prfaas_operator.scaling.idleness import IdlenessMeter
 from prfaas_operator.scaling.links import LinkMeter
-from prfaas_operator.scaling.observation import observe_pool
+from prfaas_operator.scaling.measurement import measure
 from prfaas_operator.scaling.pools import PoolScaler, ScaledPool
 from prfaas_operator.scaling.prometheus import Servers
 from prfaas_operator.scaling.roles import RoleBalancer
@@ -309,7 +309,7 @@ class Hub:
         return found[1].spec.prometheus if found is not None else None
 
     async def _measure(self, pool: ScaledPool) -> tuple[Measured, ...]:
-        return await observe_pool(self._prometheus, pool)
+        return await measure(self._prometheus.of(pool.workers.namespace, pool.workers.cluster), pool)
 
     def _actuators(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
         """Return the servers for other people's actuators that were asked for."""

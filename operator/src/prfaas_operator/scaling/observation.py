@@ -17,11 +17,9 @@ from prfaas_core.autoscaling import Reading, ScalingReason, TargetType
 from prfaas_core.profiles import Profile
 from prfaas_operator.api.model_profile import EngineName
 from prfaas_operator.api.scaling import SignalName
-from prfaas_operator.scaling.pools import ScaledPool
-from prfaas_operator.scaling.prometheus import Fault, Prometheus, Servers, Vector
+from prfaas_operator.scaling.prometheus import Fault, Prometheus, Vector
 from prfaas_operator.scaling.queries import Workers, sglang, vllm
 from prfaas_operator.scaling.queries.built_in import Asking, BuiltIn
-from prfaas_operator.scaling.settings import guards, titles
 from prfaas_operator.scaling.views import Measured
 
 _PART: Final = "prfaas_part"
@@ -75,40 +73,6 @@ class Subject:
     signals: tuple[Question, ...]
     panic_window_s: int | None = None
     stale_after_s: float = 60.0
-
-
-async def observe_pool(servers: Servers, pool: ScaledPool) -> tuple[Measured, ...]:
-    """Read the signals of a pool's spec, and behind them the guards that it needs."""
-    slots = pool.profile.decode_slots if pool.profile is not None else 1
-    signals = (*pool.scaling.signals, *guards(pool.scaling, pool.workers.role, slots))
-    questions = tuple(
-        Question(
-            name=name,
-            kind=signal.name,
-            target=signal.target_value,
-            window_s=signal.window_s,
-            quantile=signal.quantile if signal.quantile is not None else 0.9,
-            query=signal.query,
-            target_type=signal.target_type or TargetType.VALUE,
-            guard=index >= len(pool.scaling.signals),
-        )
-        for index, (name, signal) in enumerate(zip(titles(signals), signals, strict=True))
-    )
-    if pool.engine is None or pool.profile is None:
-        why = (
-            ScalingReason.SIGNAL_MISSING,
-            "the pool's ModelProfile cannot be read, which says what the engine measures",
-        )
-        return tuple(Measured(_faulty(question, question.target_type, *why), "") for question in questions)
-    subject = Subject(
-        workers=pool.workers,
-        engine=pool.engine,
-        profile=pool.profile,
-        ready_replicas=pool.ready_replicas or 0,
-        signals=questions,
-        panic_window_s=pool.scaling.panic.window_seconds if pool.scaling.panic is not None else None,
-    )
-    return await observe(servers.of(pool.workers.namespace, pool.workers.cluster), subject)
 
 
 async def observe(server: Prometheus, subject: Subject) -> tuple[Measured, ...]:
