@@ -8,7 +8,8 @@
 | `traffic` | requests as they arrive |
 | `control` | what a controller sees and orders |
 | `closed_loop` | the operator's loops as a controller: threshold, scarce or abundant, prices, roles |
-| `engine`, `disruption`, `steering` | the events |
+| `metrics`, `scalers` | what Prometheus reads of a pool, and who decides its size by that |
+| `engine`, `disruption`, `steering`, `resizing` | the events |
 | `job`, `pool`, `cache`, `link` | the state |
 | `results` | what a run shows |
 | `bounds` | what no policy can beat |
@@ -21,7 +22,10 @@ from collections.abc import Iterable
 
 from prfaas_core.simulation.disruption import Disruption
 from prfaas_core.simulation.engine import Engine
+from prfaas_core.simulation.metrics import Metric, MetricName
+from prfaas_core.simulation.resizing import Resizing
 from prfaas_core.simulation.results import Result, Summary
+from prfaas_core.simulation.scalers import Core, Hpa
 from prfaas_core.simulation.scenario import (
     Conversion,
     DecodePool,
@@ -38,10 +42,14 @@ from prfaas_core.simulation.traffic import Arrival
 __all__ = [
     "Arrival",
     "Conversion",
+    "Core",
     "DecodePool",
     "Failure",
+    "Hpa",
     "Link",
     "LinkChange",
+    "Metric",
+    "MetricName",
     "PrefillPool",
     "Result",
     "Scaling",
@@ -59,13 +67,14 @@ def simulate(scenario: Scenario, arrivals: Iterable[Arrival], end_s: float = mat
     """
     engine = Engine(scenario, arrivals)
     disruption = Disruption(engine)
+    resizing = Resizing(engine, disruption)
     if scenario.controller is not None:
         Steering(engine, disruption, scenario.controller)
     engine.run(end_s)
-    return _result(engine)
+    return _result(engine, resizing)
 
 
-def _result(engine: Engine) -> Result:
+def _result(engine: Engine, resizing: Resizing) -> Result:
     remote = {name: pool for name, pool in engine.pools.items() if pool.link is not None}
     return Result(
         arrived_s=engine.arrived_s,
@@ -83,4 +92,5 @@ def _result(engine: Engine) -> Result:
             pool.delivered_bytes / 1e9 * pool.link.spec.cost_per_gb for pool in remote.values() if pool.link is not None
         ),
         history=tuple(engine.history),
+        replica_s=resizing.replica_s(),
     )

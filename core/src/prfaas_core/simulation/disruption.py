@@ -1,10 +1,10 @@
-"""What breaks and what changes: links, workers that die and come back, roles that are converted, pools that scale."""
+"""What breaks and what changes: links, workers that die and come back, roles that are converted."""
 
 from __future__ import annotations
 
 import math
 
-from prfaas_core import autoscaling, routing
+from prfaas_core import routing
 from prfaas_core.simulation.engine import Engine
 from prfaas_core.simulation.job import Job, Worker
 from prfaas_core.simulation.pool import PoolState
@@ -27,9 +27,6 @@ class Disruption:
             engine.at(failure.at_s, self._die, failure)
         for conversion in scenario.conversions:
             engine.at(conversion.at_s, self._convert, conversion)
-        for pool in engine.pools.values():
-            if pool.scaling is not None:
-                engine.at(pool.scaling.settings.period_s, self._scale, pool)
 
     def convert(self, workers: int, *, to_decode: bool) -> None:
         """Convert workers of the decode cluster now."""
@@ -50,7 +47,7 @@ class Disruption:
             self._kill(pool, worker)
         if victims and failure.restore_after_s != math.inf:
             for _ in victims:
-                self._engine.at(self._engine.now_s + failure.restore_after_s, self._add, pool)
+                self._engine.at(self._engine.now_s + failure.restore_after_s, self.add, pool)
         self._note(pool)
 
     def _kill(self, pool: PoolState, worker: Worker) -> None:
@@ -112,11 +109,12 @@ class Disruption:
             routing.Reason.REMOTE_PREFILL_FAILED_DECODE if remote else routing.Reason.LOCAL_PREFILL_FAILED,
         )
 
-    def _add(self, pool: PoolState, _token: int) -> None:
+    def add(self, pool: PoolState, _token: int = 0) -> None:
+        """Let a worker serve from now on."""
         pool.add()
         self._note(pool)
 
-    # Roles and sizes
+    # Roles
 
     def _convert(self, conversion: Conversion, _token: int) -> None:
         engine = self._engine
@@ -129,9 +127,10 @@ class Disruption:
             if source.decodes and len(serving) < 2:
                 return  # the last decode worker stays, or nothing could be served
             if serving:
-                self._drain(min(serving, key=lambda worker: (worker.load, worker.name)), target)
+                self.drain(min(serving, key=lambda worker: (worker.load, worker.name)), target)
 
-    def _drain(self, worker: Worker, target: PoolState | None) -> None:
+    def drain(self, worker: Worker, target: PoolState | None = None) -> None:
+        """Let a worker finish what it has, and then go to `target`, or away."""
         worker.usable = False
         worker.leaving = target
         if worker.load == 0:
@@ -145,30 +144,7 @@ class Disruption:
         pool.remove(worker)
         self._note(pool)
         if worker.leaving is not None:
-            engine.at(engine.now_s + self._switch_s, self._add, worker.leaving)
-
-    def _scale(self, pool: PoolState, _token: int) -> None:
-        engine, scaling = self._engine, pool.scaling
-        if scaling is None:
-            return
-        serving = pool.serving()
-        wanted = len(serving) + pool.starting
-        load = sum(worker.load for worker in serving)
-        reading = autoscaling.Reading("load", scaling.target, autoscaling.TargetType.AVERAGE_VALUE, load)
-        observed = autoscaling.Observed(wanted, len(serving), (reading,))
-        decision = autoscaling.decide(observed, scaling.settings, pool.history, engine.now_s)
-        pool.history = decision.history
-        for _ in range(decision.replicas - wanted):
-            pool.starting += 1
-            engine.at(engine.now_s + scaling.start_up_s, self._started, pool)
-        for worker in sorted(serving, key=lambda worker: (worker.load, worker.name))[: wanted - decision.replicas]:
-            if not pool.decodes or len(pool.serving()) > 1:
-                self._drain(worker, None)
-        engine.at(decision.next_look_s, self._scale, pool)
-
-    def _started(self, pool: PoolState, token: int) -> None:
-        pool.starting -= 1
-        self._add(pool, token)
+            engine.at(engine.now_s + self._switch_s, self.add, worker.leaving)
 
     def _note(self, pool: PoolState) -> None:
         self._engine.history.append((self._engine.now_s, f"workers {pool.spec.name}", len(pool.serving())))

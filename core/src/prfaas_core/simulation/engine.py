@@ -230,12 +230,16 @@ class Engine:
             return
         now_s, pool = self.now_s, worker.pool
         batch, worker.running = worker.running, []
-        decodes = pool.decodes
+        decodes, counters = pool.decodes, pool.counters
         if decodes:
             worker.lost_s += worker.loss_rate * (now_s - worker.began_s)
         for job in batch:
             backlog.release(worker, now_s, job.work_s)
             job.prefilled_s = now_s
+            if counters is not None and not decodes:
+                counters.prefilled(
+                    job.tokens - job.cached_tokens, worker.began_s - job.arrived_s, now_s - job.arrived_s
+                )
             if pool.cache is not None and job.keys:
                 pool.cache.insert(worker.name, job.keys)
             if decodes:
@@ -388,6 +392,8 @@ class Engine:
         held_s = now_s - job.first_token_s
         if job.output_tokens > 1:
             self.itl_s[job.number] = held_s / (job.output_tokens - 1)
+        if self.decode.counters is not None:
+            self.decode.counters.answered(job.output_tokens, held_s)
         view = self.view
         view.decode_s = view.decode_s + 0.02 * (held_s - view.decode_s) if view.decode_s else held_s
         if worker.waiting:

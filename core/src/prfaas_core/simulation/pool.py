@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from prfaas_core import autoscaling, routing
+from prfaas_core import routing
 from prfaas_core.profiles import Profile
 from prfaas_core.simulation.cache import PoolCache
 from prfaas_core.simulation.job import Worker
 from prfaas_core.simulation.link import LinkState
-from prfaas_core.simulation.scenario import DecodePool, PrefillPool, Scaling, Scenario
+from prfaas_core.simulation.metrics import Counters
+from prfaas_core.simulation.scenario import DecodePool, PrefillPool, Scenario
 
 
 class PoolState:
@@ -16,14 +17,15 @@ class PoolState:
     Attributes:
         seen: what the router sees; its workers are those of this pool.
         cache: None when the profile has no prefix cache.
+        counters: what its workers count for Prometheus; None for a pool that is not scaled.
         link: may be that of several pools.
         requests, work_s, moved_requests, moved_bytes: what was sent here and came over the link in the control period.
         delivered_bytes, taken_bytes: of transfers that ended, and of all that began, without those that were given up.
     """
 
     __slots__ = (
-        "batch_tokens", "cache", "decodes", "delivered_bytes", "history", "layers", "link", "made", "moved_bytes", "moved_requests", "profile", "requests", "scaling", "seen",
-        "spec", "starting", "taken_bytes", "work_s", "workers",
+        "batch_tokens", "cache", "counters", "decodes", "delivered_bytes", "layers", "link", "made", "moved_bytes", "moved_requests", "profile", "requests", "seen",
+        "spec", "taken_bytes", "work_s", "workers",
     )  # fmt: skip
 
     def __init__(self, spec: PrefillPool | DecodePool, scenario: Scenario, links: dict[str, LinkState]) -> None:
@@ -31,9 +33,7 @@ class PoolState:
         self.profile: Profile = spec.profile
         self.decodes = isinstance(spec, DecodePool)
         self.batch_tokens, self.layers = (spec.batch_tokens, spec.layers) if isinstance(spec, PrefillPool) else (0, 1)
-        self.scaling: Scaling | None = spec.scaling
-        self.history = autoscaling.History()
-        self.starting = 0
+        self.counters = Counters() if spec.scaling is not None else None
         self.made = 0
         self.workers: dict[str, Worker] = {}
         self.requests = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prfaas_core import errors
 from prfaas_core.routing import Destination, Reason
@@ -53,7 +53,8 @@ class Result:
         reasons: how often each was given, by the router's last word on a request.
         ended_s: when the last event was.
         link_bytes: by remote pool, of transfers that ended; `links_taken_bytes` of those that began and were not given up.
-        history: changes as `(at_s, what, value)`: thresholds, workers.
+        history: changes as `(at_s, what, value)`: thresholds; workers, those that serve; replicas, those that are asked for.
+        replica_s: by pool that is scaled, the time that its workers were there, starting and draining included.
     """
 
     arrived_s: array[float]
@@ -69,6 +70,7 @@ class Result:
     link_taken_bytes: Mapping[str, float]
     link_cost: float
     history: Sequence[tuple[float, str, float]]
+    replica_s: Mapping[str, float] = field(default_factory=dict)
 
     def summary(
         self,

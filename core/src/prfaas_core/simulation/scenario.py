@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from prfaas_core import autoscaling, errors, routing
+from prfaas_core import errors, routing
 from prfaas_core.profiles import Profile
 from prfaas_core.simulation.control import Controller
+from prfaas_core.simulation.metrics import Metric
+from prfaas_core.simulation.scalers import Scaler
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +70,28 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Autoscaling of a pool by requests in flight a worker, with `prfaas_core.autoscaling`.
+    """Autoscaling of a pool, by the signals that the operator reads.
 
     Attributes:
-        target: requests in flight a worker.
+        metrics: at least one.
+        scaler: decides; it keeps what it remembers, so a run needs one of its own.
         start_up_s: from the decision to a worker that serves.
+        scrape_s: how often Prometheus reads the workers.
+        whole: a signal has no value until each worker that serves was read twice, as the operator has it. Without that its
+            value is that of the others, as it is for who only asks the query.
     """
 
-    settings: autoscaling.Settings
-    target: float
+    metrics: tuple[Metric, ...]
+    scaler: Scaler
     start_up_s: float = 60.0
+    scrape_s: float = 15.0
+    whole: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise errors.MissingFieldError("scaling.metrics", "give at least one")
+        errors.non_negative("scaling.start_up_s", self.start_up_s)
+        errors.positive("scaling.scrape_s", self.scrape_s)
 
 
 @dataclass(frozen=True, slots=True)
