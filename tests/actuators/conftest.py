@@ -4,10 +4,14 @@ The hub is its own member. No kubelet runs there, so that pods stay pending; a D
 the same, and that is what a HorizontalPodAutoscaler divides by.
 """
 
+import asyncio
+import base64
 import itertools
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +20,18 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from kubernetes.aio.client import ApiClient
 
 from prfaas_local import binaries
 from prfaas_local.certificates import Authority
 from prfaas_local.cluster import Cluster
 from prfaas_local.testing import control_plane
+from prfaas_operator.actuators.metrics_server import MetricsServer
+from prfaas_operator.actuators.pool_metrics import PoolMetrics, Total, Unknown
+from prfaas_operator.api.scaling import SignalName
+from prfaas_operator.clusters.api import ClusterApi
+from prfaas_operator.clusters.credentials import hub_configuration
+from prfaas_operator.objects import ObjectStore, Ref
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMESPACE = "prfaas-system"
@@ -132,13 +143,13 @@ class Tenant:
 
 
 class OperatorProcess:
-    """The operator, as its image runs it, at the ClusterIP of the Service by which the API server reaches it."""
+    """The operator, as its image runs it."""
 
-    def __init__(self, folder: Path, cluster: Cluster, host: str, *arguments: str) -> None:
-        self.host = host
+    def __init__(self, folder: Path, cluster: Cluster, *arguments: str) -> None:
+        self.host = host = f"127.{150 + os.getpid() % 90}.{next(_numbers)}.2"
         self.authority = Authority("prfaas")
         self._log = folder / "operator.log"
-        pair = self.authority.server("prfaas-operator", [host, f"{SERVICE}.{NAMESPACE}.svc"])
+        pair = self.authority.server("prfaas-operator", [host])
         for name, pem in (("tls.crt", pair.certificate), ("tls.key", pair.key), ("ca.crt", self.authority.certificate)):
             (folder / name).write_bytes(pem)
         self._command = [
@@ -146,6 +157,7 @@ class OperatorProcess:
             f"--host={host}",
             f"--advertise-address={host}:50051",
             f"--tls-dir={folder}",
+            f"--kubeconfig={cluster.admin_kubeconfig}",
             f"--operator-namespace={NAMESPACE}",
             "--no-leader-election",
             *arguments,
@@ -188,6 +200,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         found.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
         found.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         found.kubectl("create", "namespace", NAMESPACE)
+        # It looks for new kinds with a scale subresource twice a minute, and when it starts.
+        manager = found.children["kube-controller-manager"]
+        manager.stop()
+        manager.start()
         yield found
 
 
@@ -205,3 +221,107 @@ def render(*values: str) -> list[dict[str, Any]]:
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     return [found for found in yaml.safe_load_all(text) if found]
+
+
+class Values:
+    """The totals that the metrics API is given by a test, in the place of what Prometheus would say of workers that run."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, SignalName], Total | Unknown] = {}
+        self.on_read: Callable[[Ref, Total | Unknown], None] | None = None
+
+    def set(self, namespace: str, signal: SignalName, value: float | Unknown) -> None:
+        self._found[namespace, signal] = value if isinstance(value, Unknown) else Total(value, window_s=60)
+
+    async def total(self, pool: Ref, signal: SignalName) -> Total | Unknown:
+        found = self._found.get((pool.namespace, signal), Unknown("SignalMissing", "the query returns no sample"))
+        if self.on_read is not None:
+            await asyncio.to_thread(self.on_read, pool, found)
+        return found
+
+
+class MetricsApi:
+    """The real server of the metrics API in a thread, where the APIService of the chart leads the API server."""
+
+    def __init__(self, cluster: Cluster, folder: Path, host: str, authority: Authority) -> None:
+        self.url = f"https://{host}:6443"
+        self.values = Values()
+        self.store = ObjectStore()
+        pair = authority.server("prfaas-operator", [host, f"{SERVICE}.{NAMESPACE}.svc"])
+        (folder / "tls.crt").write_bytes(pair.certificate)
+        (folder / "tls.key").write_bytes(pair.key)
+        self.authority = folder / "ca.crt"
+        self.authority.write_bytes(authority.certificate)
+        self._cluster, self._folder, self._host = cluster, folder, host
+        self._loop = asyncio.new_event_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
+
+    async def _run(self) -> None:
+        client = ApiClient(await hub_configuration(self._cluster.admin_kubeconfig))
+        metrics = PoolMetrics(self.store, self.values, lambda _: None)
+        server = MetricsServer(ClusterApi(client, timeout_s=10), metrics, self._folder, host=self._host, port=6443)
+        self._task = asyncio.create_task(server.run())
+        await asyncio.gather(self._task, return_exceptions=True)
+        await client.close()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        assert self._task is not None
+        self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture(scope="session")
+def metrics_api(
+    cluster: Cluster, client: httpx.Client, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MetricsApi]:
+    """The metrics API, as the chart makes the API server find it."""
+    authority = Authority("prfaas")
+    bundle = base64.b64encode(authority.certificate).decode()
+    objects = render("externalMetrics.enabled=true", f"externalMetrics.caBundle={bundle}")
+    service = next(found for found in objects if found["metadata"]["name"] == SERVICE)
+    registration = next(found for found in objects if found["kind"] == "APIService")
+    # Endpoint controllers are off in local control planes. The API server looks only whether there is an endpoint.
+    endpoints = {
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": SERVICE, "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": SERVICE}},
+        "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": True}}],
+        "ports": [{"name": port["name"], "port": port["port"]} for port in service["spec"]["ports"]],
+    }  # fmt: skip
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([service, endpoints, registration]))
+    address = client.get(f"/api/v1/namespaces/{NAMESPACE}/services/{SERVICE}").json()["spec"]["clusterIP"]
+    found = MetricsApi(cluster, tmp_path_factory.mktemp("metrics"), address, authority)
+    found.start()
+    cluster.kubectl("wait", "--for=condition=Available", "apiservice/v1beta1.external.metrics.k8s.io", "--timeout=30s")
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """The operator that all tests share."""
+    found = OperatorProcess(tmp_path_factory.mktemp("operator"), cluster, "--role-interval-s=0.3")
+    found.start()
+    yield found
+    assert found.stop() == 0, found.log[-3000:]
+
+
+@pytest.fixture
+def tenant(
+    cluster: Cluster, client: httpx.Client, operator: OperatorProcess, request: pytest.FixtureRequest
+) -> Iterator[Tenant]:
+    """A namespace of the test's own, with a prefill and a decode pool of two workers each."""
+    namespace = f"t{next(_numbers)}-{request.node.originalname.replace('_', '-')}"[:40].rstrip("-")
+    cluster.kubectl("create", "namespace", namespace)
+    found = Tenant(cluster, client, namespace)
+    found.apply(
+        "MemberCluster/east", "ModelProfile/case-study-h20", "PrefillPool/east-prefill", "DecodePool/east-decode"
+    )
+    yield found
+    for kind in ("HorizontalPodAutoscaler", "InferenceRoute", "PrefillPool", "DecodePool"):
+        for item in found.list(kind):
+            found.delete(f"{kind}/{item['metadata']['name']}")

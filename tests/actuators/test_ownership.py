@@ -11,7 +11,7 @@ POOL = Ref("PrefillPool", "t", "p")
 HPA = Autoscaler("a", POOL, 1, 8)
 OTHER = Autoscaler("b", POOL, 1, 4)
 KEDA = Autoscaler("keda-hpa-s", POOL, 1, 8, scaled_object="s")
-KUBECTL = Writer("kubectl", "2026-01-01T00:00:00Z", by_scale=True)
+KUBECTL = Writer("kubectl", by_scale=True)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ KUBECTL = Writer("kubectl", "2026-01-01T00:00:00Z", by_scale=True)
     [
         pytest.param(Claims(scaling=False), True, "OwnedBySpec", ["spec.replicas"], id="spec"),
         pytest.param(
-            Claims(scaling=False, writer=KUBECTL), True, "OwnedBySpec", ["kubectl through the scale subresource at 2026"],
+            Claims(scaling=False, writers=[KUBECTL]), True, "OwnedBySpec", ["spec.replicas, set by kubectl through the scale subresource"],
             id="kubectl scale",
         ),
         pytest.param(Claims(scaling=True), True, "OwnedByScaling", ["spec.scaling"], id="scaling"),
@@ -48,7 +48,7 @@ KUBECTL = Writer("kubectl", "2026-01-01T00:00:00Z", by_scale=True)
             Claims(scaling=False, exchanging_route="chat"), True, "OwnedBySpec", ["spec.replicas"], id="roles alone",
         ),
         pytest.param(
-            Claims(scaling=False, writer=KUBECTL, fault="forbidden"), None, "OwnersUnknown", ["kubectl", "forbidden"],
+            Claims(scaling=False, writers=[KUBECTL], fault="forbidden"), None, "OwnersUnknown", ["kubectl", "forbidden"],
             id="unreadable",
         ),
         pytest.param(
@@ -108,17 +108,22 @@ def test_autoscalers_of_others_are_not_kept(target):
     assert read(body(scaleTargetRef=target)) is None
 
 
-def test_the_newest_writer_of_replicas_counts():
-    def entry(manager, time, fields, **more):
-        return {"manager": manager, "time": time, "operation": "Update", "fieldsV1": fields, **more}
+def test_the_managers_of_replicas_set_it():
+    def entry(manager, fields, **more):
+        return {"manager": manager, "operation": "Update", "fieldsV1": fields, **more}
 
     replicas = {"f:spec": {"f:replicas": {}}}
     fields = [
-        entry("kubectl", "2026-01-01T00:00:00Z", replicas),
-        entry("keda", "2026-01-03T00:00:00Z", replicas, subresource="scale"),
-        entry("helm", "2026-01-04T00:00:00Z", {"f:spec": {"f:template": {}}}),
-        entry("prfaas-operator", "2026-01-05T00:00:00Z", {"f:status": {"f:replicas": {}}}, subresource="status"),
-        {"manager": "no-time", "fieldsV1": replicas},
+        entry("keda", replicas, subresource="scale"),
+        entry("argocd", replicas, time="2026-01-03T00:00:00Z"),
+        entry("helm", {"f:spec": {"f:template": {}}}),
+        entry("prfaas-operator", {"f:status": {"f:replicas": {}}}, subresource="status"),
+        {"manager": "without-fields"},
     ]
-    assert ownership.last_writer({"managedFields": fields}) == Writer("keda", "2026-01-03T00:00:00Z", by_scale=True)
-    assert ownership.last_writer({}) is None
+    found = ownership.writers_of({"managedFields": fields})
+    assert found == (Writer("argocd", by_scale=False), Writer("keda", by_scale=True))
+    claims = Claims(scaling=False, autoscalers=[HPA], writers=found)
+    assert ownership.decide(claims).message.endswith(
+        "between 1 and 8; the present number was set by argocd and keda through the scale subresource"
+    )
+    assert ownership.writers_of({}) == ()

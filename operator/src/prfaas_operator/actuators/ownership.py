@@ -24,15 +24,13 @@ class Ownership:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Who set `spec.replicas` last, as the API server recorded it."""
+    """A field manager whose `spec.replicas` it is, as the API server recorded it."""
 
     manager: str
-    time: str
     by_scale: bool  # through the scale subresource
 
     def __str__(self) -> str:
-        way = " through the scale subresource" if self.by_scale else ""
-        return f"{self.manager}{way} at {self.time}"
+        return f"{self.manager} through the scale subresource" if self.by_scale else self.manager
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +39,28 @@ class Claims:
 
     Attributes:
         scaling: whether the pool has `scaling`.
+        writers: that set the present number. Those of several agree on it, since another number takes the field away.
         autoscalers: those whose target is the pool; `fault` says why they are not known.
         exchanging_route: the route with roles Auto that changes the pool's number.
         elsewhere: whether the pool's pods are in another cluster than the hub.
     """
 
     scaling: bool
-    writer: Writer | None = None
+    writers: Sequence[Writer] = ()
     autoscalers: Sequence[Autoscaler] = ()
     fault: str | None = None
     exchanging_route: str | None = None
     elsewhere: bool = False
 
 
-def last_writer(metadata: Mapping[str, Any]) -> Writer | None:
-    """Return who set `spec.replicas` last, from the managed fields of an object."""
-    found = [
-        Writer(entry["manager"], entry["time"], entry.get("subresource") == "scale")
+def writers_of(metadata: Mapping[str, Any]) -> tuple[Writer, ...]:
+    """Return who set `spec.replicas`, from the managed fields of an object."""
+    found = {
+        Writer(entry["manager"], entry.get("subresource") == "scale")
         for entry in metadata.get("managedFields") or ()
-        if "time" in entry and "f:replicas" in (entry.get("fieldsV1") or {}).get("f:spec", {})
-    ]
-    return max(found, key=lambda writer: writer.time, default=None)
+        if "f:replicas" in (entry.get("fieldsV1") or {}).get("f:spec", {})
+    }
+    return tuple(sorted(found, key=str))
 
 
 def decide(claims: Claims) -> Ownership:
@@ -73,14 +72,17 @@ def decide(claims: Claims) -> Ownership:
         if claims.fault is not None:
             message += f"; whether another autoscaler tries to as well is not known: {claims.fault}"
         return Ownership(True, Reason.OWNED_BY_SCALING, message)
-    written = f", last set by {claims.writer}" if claims.writer is not None else ""
+    writers = " and ".join(str(writer) for writer in claims.writers)
+    written = f", set by {writers}" if writers else ""
     if claims.fault is not None:
         return Ownership(None, Reason.OWNERS_UNKNOWN, f"spec.replicas{written}; {claims.fault}")
     if not claims.autoscalers:
         return Ownership(True, Reason.OWNED_BY_SPEC, f"spec.replicas{written}")
     (autoscaler,) = claims.autoscalers
     bounds = f"between {autoscaler.min_replicas} and {autoscaler.max_replicas}"
-    message = f"{autoscaler} sets spec.replicas {bounds}{written}"
+    message = f"{autoscaler} sets spec.replicas {bounds}"
+    if writers:
+        message += f"; the present number was set by {writers}"
     if claims.elsewhere and autoscaler.counting:
         message += (
             f"; its target for {' and '.join(autoscaler.counting)} is of type Value, for which Kubernetes counts the ready pods"

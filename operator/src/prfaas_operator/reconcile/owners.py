@@ -15,7 +15,7 @@ def owner(context: Context, stored: Stored, model: api.Pool) -> Ownership:
     return ownership.decide(
         Claims(
             scaling=model.spec.scaling is not None,
-            writer=ownership.last_writer(stored.body["metadata"]),
+            writers=ownership.writers_of(stored.body["metadata"]),
             autoscalers=context.autoscalers.of(ref),
             fault=context.autoscalers.fault(ref.namespace),
             exchanging_route=next((route.name for route in roles.claiming(context, ref)), None),
