@@ -5,7 +5,9 @@ import pytest
 from prfaas_core.profiles import Curve
 from prfaas_operator.api.conditions import Reason
 from prfaas_operator.scaling.links import line
-from prfaas_operator.scaling.prometheus import Prometheus, sample
+from prfaas_operator.scaling.prometheus import Prometheus
+from prfaas_operator.scaling.prometheus.access import PrometheusFiles
+from prfaas_operator.scaling.prometheus.results import QueryError, read, single
 
 NOW = 1_000_000.0
 
@@ -26,29 +28,38 @@ def vector(value="1.5", at_s=NOW):
         (vector() + vector(), None, Reason.SIGNAL_INVALID),
         ([NOW, "1"], None, Reason.SIGNAL_INVALID),
         ([{"metric": {}, "values": []}], None, Reason.SIGNAL_INVALID),
-        ([{"value": None}], None, Reason.SIGNAL_INVALID),
+        ([{"metric": {}, "value": None}], None, Reason.SIGNAL_INVALID),
+        ([{"value": [NOW, "1"]}], None, Reason.SIGNAL_INVALID),
         (vector("many"), None, Reason.SIGNAL_INVALID),
         ({"a": 1}, None, Reason.SIGNAL_INVALID),
         (None, None, Reason.SIGNAL_INVALID),
+        (vector(at_s=NOW - 25), 1.5, None),
+        (vector(at_s=NOW + 25), 1.5, None),
+        (vector(at_s=NOW - 90), None, Reason.PROMETHEUS_CLOCK_SKEWED),
+        (vector(at_s=NOW + 90), None, Reason.PROMETHEUS_CLOCK_SKEWED),
+        (vector(at_s="soon"), None, Reason.SIGNAL_INVALID),
     ],
 )
 def test_answers(result, value, reason):
-    """One finite number is a value; for everything else there is a reason, and no value."""
-    found = sample(result, NOW)
-    assert (found.value, found.reason) == (value, reason)
+    """One finite number of about now is a value; for everything else there is a reason, and no value."""
+    try:
+        found = single(read(result, NOW, NOW))
+    except QueryError as error:
+        assert (value, reason) == (None, error.fault.reason)
+    else:
+        assert (found.value, found.reason) == (value, reason)
 
 
-@pytest.mark.parametrize(("at_s", "age_s"), [(NOW - 90, 90), (NOW, 0), (NOW + 5, 0)])
-def test_age(at_s, age_s):
-    """Samples have an age, and none from the future is younger than new."""
-    assert sample(vector(at_s=at_s), NOW).age_s == age_s
+def test_a_slow_answer_is_no_skewed_clock():
+    """Between question and answer any time is right."""
+    assert single(read(vector(at_s=NOW + 50), NOW, NOW + 60)).value == 1.5
 
 
 async def test_without_a_server():
     """An operator without --prometheus-url says so, and one whose server is away does too."""
-    nothing = Prometheus(None, timeout_s=1)
+    nothing = Prometheus(PrometheusFiles())
     assert (await nothing.ask("up")).reason is Reason.PROMETHEUS_NOT_CONFIGURED
-    away = Prometheus("http://127.0.0.1:9", timeout_s=1)
+    away = Prometheus(PrometheusFiles(url="http://127.0.0.1:9"))
     assert (await away.ask("up")).reason is Reason.PROMETHEUS_UNREACHABLE
     nothing.close()
     away.close()

@@ -46,12 +46,13 @@ def _or_none(series: str, asking: Asking) -> str:
 
 
 def _prefill_load(asking: Asking) -> BuiltIn:
-    # What the scheduler computed; before there was such a counter, prompts without what came from a cache. A request counts
-    # its cached tokens either by source or as `total`, so all of them add up.
-    computed = _over_ranks(asking.rate("sglang:realtime_tokens_total", mode="prefill_compute", **_ALL))
-    prompts = f"sum({asking.rate('sglang:prompt_tokens_total')})"
-    cached = _or_none(f"sum({asking.rate('sglang:cached_tokens_total')})", asking)
-    tokens = _or_none(f"{computed} or {prompts} - {cached}", asking)
+    # What the scheduler computed. Pods of older releases have no such counter: there it is prompts without what came from
+    # a cache; a request counts its cached tokens either by source or as `total`, so all of them add up.
+    computed = asking.rate("sglang:realtime_tokens_total", mode="prefill_compute", **_ALL)
+    prompts = f"sum by (pod) ({asking.rate('sglang:prompt_tokens_total')})"
+    cached = f"(sum by (pod) ({asking.rate('sglang:cached_tokens_total')}) or 0 * {prompts})"
+    newer = f"sum by (pod) (max by (pod, dp_rank) ({computed}))"
+    tokens = _or_none(f"sum({newer} or {prompts} - {cached})", asking)
     requests = _or_none(f"sum({asking.rate('sglang:num_requests_total')})", asking)
     return BuiltIn(
         built_in.load(tokens, requests, *_in_hand(asking), asking),
