@@ -264,6 +264,8 @@ class MetricsApi:
         self._task = asyncio.create_task(server.run())
         await asyncio.gather(self._task, return_exceptions=True)
         await client.close()
+        # TLS connections take their leave before they are gone: aiohttp's documentation, "Graceful shutdown".
+        await asyncio.sleep(0.25)
 
     def start(self) -> None:
         self._thread.start()
