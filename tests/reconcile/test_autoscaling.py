@@ -77,7 +77,7 @@ def test_explain_says_what_was_seen_and_decided(pool, prometheus):
         pytest.param({"value": None}, "SignalMissing", id="empty"),
         pytest.param({"value": "NaN"}, "SignalInvalid", id="nan"),
         pytest.param({"value": "+Inf"}, "SignalInvalid", id="infinite"),
-        pytest.param({"value": "9", "age_s": 600}, "SignalStale", id="old"),
+        pytest.param({"value": "9", "age_s": 600}, "PrometheusClockSkewed", id="skewed"),
         pytest.param({"value": "9", "status": 503}, "PrometheusFailed", id="error"),
     ],
 )

@@ -91,14 +91,16 @@ class Hub:
             queue=queue,
             fleet=fleet,
             children=Children(),
-            publisher=Publisher(keep=self._keep, on_report=queue.add),
+            publisher=Publisher(
+                keep=self._keep, on_report=queue.add, on_demand=lambda pool: self.context.scaler.wake(pool)
+            ),
             archive=archive,
             ledger=Ledger(hub, options.namespace),
             scaler=PoolScaler(
                 measure=self._measure,
                 pools=self._scaled_pools,
                 surroundings=lambda pool: sizing.surroundings(self.context, pool),
-                on_decision=lambda *_: None,
+                on_decision=lambda *decided: self.context.budgets.decided(*decided),
                 on_change=self._scaled,
                 metrics=metrics,
                 interval_s=options.autoscaling_interval_s,
@@ -314,7 +316,11 @@ class Hub:
     def _actuators(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
         """Return the servers for other people's actuators that were asked for."""
         options, loops = self._options, []
-        metrics = PoolMetrics(self.context.store, SignalTotals(self.context, self._measure), lambda _: None)
+        metrics = PoolMetrics(
+            self.context.store,
+            SignalTotals(self.context, self._measure),
+            lambda pool: sizing.demand(self.context, pool),
+        )
         if options.external_metrics_port is not None:
             api_server = MetricsServer(
                 self.context.hub, metrics, options.tls_dir, host=options.host, port=options.external_metrics_port

@@ -72,7 +72,17 @@ def surroundings(context: Context, pool: ScaledPool) -> Surroundings:
     """Return what others say about the size of a pool."""
     floor = schedule.in_force(pool.scaling.schedules, datetime.now(UTC)).floor
     floors: tuple[Floor, ...] = (floor,) if floor is not None else ()
-    return Surroundings(floors=floors, ceilings=_links(context, pool))
+    return Surroundings(
+        demand=demand(context, pool.ref),
+        floors=floors,
+        ceilings=(*_links(context, pool), *context.budgets.ceilings(pool.ref)),
+    )
+
+
+def demand(context: Context, pool: Ref) -> float | None:
+    """Return how much requests want a pool, as `prfaas_core.autoscaling` has it; None while routers do not say."""
+    found = context.publisher.demand(pool)
+    return found.strength if found is not None else None
 
 
 def _restored(model: api.Pool) -> ScalingView | None:
