@@ -67,12 +67,12 @@ class Metric:
 class Counters:
     """What the workers of a pool have counted since the start of the run."""
 
-    __slots__ = ("answers", "generated", "itl", "prefilled_tokens", "prefills", "ttft", "waited_s")
+    __slots__ = ("answers", "generated", "held_s", "itl", "prefilled_tokens", "prefills", "ttft", "waited_s")
 
     def __init__(self) -> None:
         self.prefills = self.answers = 0
         self.prefilled_tokens = self.waited_s = 0.0
-        self.generated = 0.0
+        self.generated = self.held_s = 0.0
         self.ttft = [0] * (len(TTFT_BOUNDS_S) + 1)
         self.itl = [0] * (len(ITL_BOUNDS_S) + 1)
 
@@ -87,6 +87,7 @@ class Counters:
         """Count an answer that ended; its gaps between tokens count as equal, all of them when it ends."""
         self.answers += 1
         self.generated += tokens
+        self.held_s += held_s
         if tokens > 1:
             self.itl[bisect_left(ITL_BOUNDS_S, held_s / (tokens - 1))] += tokens - 1
 
@@ -96,6 +97,7 @@ class Scrape(NamedTuple):
 
     Attributes:
         waiting, running: prefills, or decodes.
+        held_s: that the answers took, from the first token to the last.
         generated: tokens, those of answers that are not over included.
         kv_use: mean part of the workers' room for KV that is taken, 0 to 1.
     """
@@ -108,9 +110,15 @@ class Scrape(NamedTuple):
     waiting: int
     running: int
     answers: int
+    held_s: float
     generated: float
     itl: tuple[int, ...]
     kv_use: float
+
+    @property
+    def in_hand(self) -> int:
+        """Requests that have come and are not done."""
+        return self.waiting + self.running
 
 
 class Scrapes:
@@ -154,27 +162,41 @@ class Scrapes:
         if len(seen) < 2:
             return None
         first, last = seen[0], seen[-1]
+        span_s = last.at_s - first.at_s
         prefills, answers = last.prefills - first.prefills, last.answers - first.answers
-        nothing = 0.0 if last.waiting + last.running == 0 else None
+        nothing = 0.0 if last.in_hand == 0 else None
         match metric.name:
             case MetricName.PREFILL_LOAD:
                 if prefills == 0:
                     return nothing
                 mean_tokens = (last.prefilled_tokens - first.prefilled_tokens) / prefills
-                rate_rps = prefills / (last.at_s - first.at_s) + last.waiting / window_s
-                return rate_rps * self._profile.prefill_s(mean_tokens)
+                return arrived(prefills, first, last) / span_s * self._profile.prefill_s(mean_tokens)
             case MetricName.PREFILL_QUEUE_WAIT:
                 return (last.waited_s - first.waited_s) / prefills if prefills else nothing
             case MetricName.TIME_TO_FIRST_TOKEN:
                 return quantile(TTFT_BOUNDS_S, first.ttft, last.ttft, metric.quantile) if prefills else nothing
             case MetricName.DECODE_REQUESTS:
-                return sum(scrape.running + scrape.waiting for scrape in seen) / len(seen)
+                in_hand = sum(scrape.in_hand for scrape in seen) / len(seen)
+                if answers == 0:
+                    return in_hand
+                mean_s = (last.held_s - first.held_s) / answers
+                return min(in_hand, arrived(answers, first, last) / span_s * mean_s)
             case MetricName.KV_CACHE_USE:
                 return sum(scrape.kv_use for scrape in seen) / len(seen)
             case MetricName.INTER_TOKEN_LATENCY:
                 return quantile(ITL_BOUNDS_S, first.itl, last.itl, metric.quantile) if answers else nothing
             case MetricName.GENERATION_TOKENS:
-                return (last.generated - first.generated) / (last.at_s - first.at_s)
+                return (last.generated - first.generated) / span_s
+
+
+def arrived(done: int, first: Scrape, last: Scrape) -> int:
+    """Return how many requests came between two scrapes.
+
+    It is those that were done and those that there are more in hand. What waits since before is not counted again at every
+    look: it is worked off by what is above the target, and a queue that grew while workers start would order more of them than
+    the load needs.
+    """
+    return max(0, done + last.in_hand - first.in_hand)
 
 
 def quantile(bounds: Sequence[float], before: Sequence[int], after: Sequence[int], q: float) -> float:

@@ -91,7 +91,7 @@ class Resizing:
         sized.scrapes.add(
             Scrape(
                 engine.now_s, counters.prefills, counters.prefilled_tokens, counters.waited_s, tuple(counters.ttft),
-                waiting, running, counters.answers, generated, tuple(counters.itl), kv_use,
+                waiting, running, counters.answers, counters.held_s, generated, tuple(counters.itl), kv_use,
             )
         )  # fmt: skip
         engine.at(engine.now_s + sized.scaling.scrape_s, self._scrape, sized)
@@ -131,7 +131,8 @@ class Resizing:
             engine.at(engine.now_s + sized.scaling.start_up_s, self._started, sized, sized.asked)
         while sized.starting and len(serving) + len(sized.starting) > replicas:
             sized.starting.pop()
-        for worker in sorted(serving, key=lambda worker: (worker.load, worker.name))[: len(serving) - replicas]:
+        leaving = max(0, len(serving) - replicas)
+        for worker in sorted(serving, key=lambda worker: (worker.load, worker.name))[:leaving]:
             # The last decode worker stays, or nothing could be served.
             if not pool.decodes or len(pool.serving()) > 1:
                 self._disruption.drain(worker)
