@@ -96,6 +96,8 @@ def test_a_rollout_ends_before_anybody_goes_unless_the_time_is_up() -> None:
     pods = [*old, ready("n", idle_s=900.0)]
     found = step(pods, 2, 1)
     assert found.mark == ("a",), "what the rollout replaces anyway goes first, and the surplus pod is the rollout's"
+    # A new one that starts is in nobody's way.
+    assert step([*old, Pod("m", Stage.PENDING, started=False)], 2, 1).mark == ("a",)
     marked = [dataclasses.replace(old[0], marked_s=NOW_S - 99), old[1], pods[2]]
     assert step(marked, 2, 1).release == ()
     late = [dataclasses.replace(old[0], marked_s=NOW_S - 300), old[1], pods[2]]

@@ -147,11 +147,17 @@ class _Queries(BaseHTTPRequestHandler):
     server: Prometheus
 
     def do_GET(self) -> None:
-        (query,) = parse_qs(urlsplit(self.path).query)["query"]
+        self._answer(urlsplit(self.path).query)
+
+    def do_POST(self) -> None:
+        self._answer(self.rfile.read(int(self.headers["Content-Length"])).decode())
+
+    def _answer(self, form: str) -> None:
+        (query,) = parse_qs(form)["query"]
         self.server.asked.append(query)
         value = next((value for part, value in self.server.values.items() if part in query), None)
         result = [] if value is None else [{"metric": {}, "value": [time.time() - self.server.age_s, value]}]
-        if "by (pod)" in query:
+        if query.startswith(("time() - m", "sum by (pod) (")):
             result = self.server.by_pod(query)
         body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
         self.send_response(self.server.status)

@@ -4,9 +4,9 @@ A worker that is to go first gets a mark: routers send it nothing more. It goes 
 means that a measurement taken after the mark shows nothing that runs, nothing that waits, and no KV that is still to be
 fetched. Without such a measurement nobody counts as idle.
 
-Pods that are not ready go first, as the ReplicaSet controller has it anyway; then what is marked already, so that nobody's
-drain is given up half way; then the workers that were idle for longest; then those with the least load. When a pool is to
-grow again, marks are taken back before pods are added.
+Pods that a rollout replaces anyway go first; then those that are not ready, as the ReplicaSet controller has it; then what is
+marked already, so that nobody's drain is given up half way; then the workers that were idle for longest; then those with the
+least load. When a pool is to grow again, marks are taken back before pods are added.
 
 The ReplicaSet controller picks pods by its own order: not scheduled, pending, not ready, and only among pods that are alike in
 these the lowest deletion cost. So the number of replicas falls only as far as the pods that come first in that order are the
@@ -152,16 +152,8 @@ def _preference(pod: Pod) -> tuple[object, ...]:
     """Return what sorts the pods that should go to the front."""
     busy = 1 if pod.load is None else 2 if pod.load > 0 else 0
     load = math.inf if pod.load is None else pod.load
-    return (
-        pod.stage,
-        not pod.released,
-        pod.marked_s is None,
-        not pod.outdated,
-        busy,
-        -(pod.idle_s or 0.0),
-        load,
-        pod.name,
-    )
+    marks = (not pod.released, pod.marked_s is None)
+    return not pod.outdated, pod.stage, *marks, busy, -(pod.idle_s or 0.0), load, pod.name
 
 
 def _release(pod: Pod, settings: Settings, now_s: float, rolling_out: bool) -> ReleaseReason | None:

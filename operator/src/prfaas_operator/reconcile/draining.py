@@ -40,7 +40,8 @@ class Drain:
 
     Attributes:
         replicas: what the Deployment may be set to.
-        names: workers that have still to go, and `ready` how many of them are ready.
+        names: workers that have still to go.
+        usable: workers that are ready and stay; None when nobody knows.
         latest: when the last of them goes at the latest.
         fault: why nobody knows which of them are idle; empty if that is known.
         usual_cost, serving: the deletion cost, and the label for Services, of pods that do not drain, by their template.
@@ -48,7 +49,7 @@ class Drain:
 
     replicas: int
     names: tuple[str, ...] = ()
-    ready: int = 0
+    usable: int | None = None
     latest: datetime | None = None
     fault: str = ""
     plan: drain.Plan | None = None
@@ -122,7 +123,7 @@ def next_step(
     return Drain(
         replicas=plan.replicas,
         names=plan.draining,
-        ready=sum(is_ready(bodies[name]) for name in plan.draining),
+        usable=sum(is_ready(body) for name, body in bodies.items() if name not in plan.draining),
         latest=datetime.fromtimestamp(plan.latest_s, UTC) if plan.latest_s is not None else None,
         fault=reading.fault if reading is not None else "",
         plan=plan,

@@ -145,9 +145,9 @@ def pool_status(stored: Stored, model: api.Pool, seen: Observation) -> api.PoolS
         replicas = int(numbers.get("replicas", 0))
         ready = int(numbers.get("readyReplicas", 0))
         updated = int(numbers.get("updatedReplicas", 0))
-        if seen.step is not None:
+        if seen.step is not None and seen.step.usable is not None:
             # Those that get no new work are there, but nobody can count on them.
-            ready = max(0, ready - seen.step.ready)
+            ready = min(ready, seen.step.usable)
     _conclude(conditions, seen, replicas, ready, updated)
     if model.spec.scaling is None:
         message = "spec.replicas sets the number of workers"
