@@ -14,8 +14,16 @@ import httpx
 import pytest
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parent
+REPOSITORY = TESTS.parent
 _ADDRESSES = (f"127.{140 + os.getpid() % 100}.{n // 250}.{n % 250 + 1}" for n in itertools.count())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of a folder run in one process where there are several, since they share clusters."""
+    for item in items:
+        if item.path.is_relative_to(TESTS):
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).parts[0]))
 
 
 class Process:
@@ -77,19 +85,21 @@ class WorkerProcess(Process):
 
 
 class RouterProcess(Process):
-    """One `prfaas-router` process that serves by a snapshot file."""
+    """One `prfaas-router` process that serves by a snapshot file, or by what its arguments name."""
 
-    def __init__(self, folder: Path, snapshot: dict[str, object], arguments: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, snapshot: dict[str, object] | None, arguments: tuple[str, ...]) -> None:
         self.address = next(_ADDRESSES)
         self.url = f"http://{self.address}:8080"
-        path = folder / f"router-{self.address}.json"
-        path.write_text(json.dumps(snapshot))
+        if snapshot is not None:
+            path = folder / f"router-{self.address}.json"
+            path.write_text(json.dumps(snapshot))
+            arguments = (f"--snapshot={path}", *arguments)
         self.log = folder / f"router-{self.address}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
                     Path(sys.executable).with_name("prfaas-router"), f"--host={self.address}", "--route=ns/chat",
-                    f"--snapshot={path}", "--drain-delay-s=0", *arguments,
+                    "--drain-delay-s=0", *arguments,
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -99,6 +109,13 @@ class RouterProcess(Process):
         """Return the log lines of requests."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == "request"]
+
+    def wait_requests(self, count: int) -> list[dict[str, object]]:
+        """Return the log lines of so many requests; one is written when its client has the answer already."""
+        deadline = time.monotonic() + 20
+        while len(found := self.requests()) != count:
+            assert time.monotonic() < deadline, f"{len(found)} requests, not {count}"
+        return found
 
 
 @pytest.fixture
@@ -168,7 +185,7 @@ def snapshot() -> Callable[..., dict[str, object]]:
 def start_router(tmp_path: Path) -> Iterator[Callable[..., RouterProcess]]:
     started: list[RouterProcess] = []
 
-    def start(snapshot: dict[str, object], *arguments: str) -> RouterProcess:
+    def start(snapshot: dict[str, object] | None, *arguments: str) -> RouterProcess:
         router = RouterProcess(tmp_path, snapshot, arguments)
         started.append(router)
         router.wait_ready()
