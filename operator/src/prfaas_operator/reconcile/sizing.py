@@ -8,12 +8,13 @@ from prfaas_core.errors import CoreError
 from prfaas_core.profiles import Profile
 from prfaas_operator import api
 from prfaas_operator.api.conditions import ConditionStatus, ConditionType, Reason
+from prfaas_operator.api.inference_route import Placement
 from prfaas_operator.api.scaling import Scaling
 from prfaas_operator.children.metadata import Role
 from prfaas_operator.clusters.member import Member
 from prfaas_operator.clusters.resources import DEPLOYMENT
 from prfaas_operator.objects import Ref, Stored
-from prfaas_operator.reconcile import draining
+from prfaas_operator.reconcile import draining, placement
 from prfaas_operator.reconcile.context import Context
 from prfaas_operator.scaling import schedule
 from prfaas_operator.scaling.capacities import nominal_bps
@@ -80,7 +81,16 @@ def surroundings(context: Context, pool: ScaledPool) -> Surroundings:
 
 
 def demand(context: Context, pool: Ref) -> float | None:
-    """Return how much requests want a pool, as `prfaas_core.autoscaling` has it; None while routers do not say."""
+    """Return how much requests want a pool, as `prfaas_core.autoscaling` has it; None while routers do not say.
+
+    Routers with placement Sidecar go with the last decode worker, and then nobody says that it is wanted.
+    """
+    if pool.kind == api.DecodePool.__name__ and any(
+        route.spec.decode_pool_ref.name == pool.name
+        and Placement.SIDECAR in (route.spec.router.placement, placement.observed(context, stored, route))
+        for stored, route in context.store.models(api.InferenceRoute, pool.namespace)
+    ):
+        return None
     found = context.publisher.demand(pool)
     return found.strength if found is not None else None
 
