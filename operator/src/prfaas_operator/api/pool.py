@@ -43,7 +43,8 @@ class Drain(Model):
     """How a worker that is no longer asked for goes: it gets no new work, finishes what it has, and its KV is fetched."""
 
     timeout_seconds: Annotated[int, Between(0, 86_400)] = 300
-    """Seconds after which it goes even if it is not done."""
+    """Seconds after which it goes even if it is not done. Pods get so much time in a rollout too, so another value rolls the
+    pool, unless its template has a terminationGracePeriodSeconds of its own."""
 
 
 def signal_rule(kind: str, allowed: tuple[SignalName, ...]) -> Rule:
