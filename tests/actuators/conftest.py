@@ -25,6 +25,7 @@ from kubernetes.aio.client import ApiClient
 from prfaas_local import binaries
 from prfaas_local.certificates import Authority
 from prfaas_local.cluster import Cluster
+from prfaas_local.scraping import Pages, scraping
 from prfaas_local.testing import control_plane
 from prfaas_operator.actuators.metrics_server import MetricsServer
 from prfaas_operator.actuators.pool_metrics import PoolMetrics, Total, Unknown
@@ -77,7 +78,8 @@ class Tenant:
         for key in ("PrefillPool/east-prefill", "DecodePool/east-decode"):
             spec = self.bodies[key]["spec"]
             spec.pop("scaling", None)
-            spec["replicas"] = 2
+            # No worker runs here, so none would say that it is done.
+            spec |= {"replicas": 2, "drain": {"timeoutSeconds": 0}}
         self.bodies["MemberCluster/east"]["spec"] = {"hub": True}
 
     def _path(self, kind: str, name: str = "") -> str:
@@ -134,6 +136,26 @@ class Tenant:
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {self.condition(key, type_)}") from None
         return str(self.condition(key, type_)["message"])
+
+    def set_ready(self, pool: str, number: int) -> None:
+        """Wait for the pods of a pool and report them ready, as a kubelet does."""
+        path = f"/api/v1/namespaces/{self.namespace}/pods"
+
+        def pods() -> list[dict[str, Any]]:
+            found = self._client.get(path, params={"labelSelector": f"prfaas.dev/pool={pool}"}).json()["items"]
+            return found if len(found) == number else []
+
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        for index, pod in enumerate(wait(pods, f"{number} pods of {pool}")):
+            address = f"10.20.0.{index + 1}"
+            ready = {"type": "Ready", "status": "True", "lastTransitionTime": now}
+            status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [ready]}
+            answer = self._client.patch(
+                f"{path}/{pod['metadata']['name']}/status",
+                json={"status": status},
+                headers={"Content-Type": "application/merge-patch+json"},
+            )
+            assert answer.is_success, answer.text
 
     def replicas(self, key: str) -> int:
         return int(self.get(key)["spec"]["replicas"])
@@ -304,20 +326,39 @@ def metrics_api(
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pages, str]]:
+    """A real Prometheus that scrapes two decode workers of the namespace `measured`, and its URL."""
+    labels = {
+        "cluster": "east", "namespace": "measured", "prfaas_pool": "east-decode", "prfaas_role": "decode",
+    }  # fmt: skip
+    targets = {f"/{pod}": {**labels, "pod": f"east-decode-{pod}"} for pod in ("a", "b")}
+    with scraping(tmp_path_factory.mktemp("prometheus"), targets) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def operator(
+    cluster: Cluster, scraped: tuple[Pages, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
     """The operator that all tests share."""
-    found = OperatorProcess(tmp_path_factory.mktemp("operator"), cluster, "--role-interval-s=0.3")
+    found = OperatorProcess(
+        tmp_path_factory.mktemp("operator"), cluster, "--role-interval-s=0.3", f"--prometheus-url={scraped[1]}",
+        "--external-metrics-port=6443", "--external-scaler-port=50052",
+    )  # fmt: skip
     found.start()
     yield found
     assert found.stop() == 0, found.log[-3000:]
 
 
 @pytest.fixture
-def tenant(
-    cluster: Cluster, client: httpx.Client, operator: OperatorProcess, request: pytest.FixtureRequest
-) -> Iterator[Tenant]:
+def namespace(request: pytest.FixtureRequest) -> str:
+    """Name the tenant's namespace after the test."""
+    return f"t{next(_numbers)}-{request.node.originalname.replace('_', '-')}"[:40].rstrip("-")
+
+
+@pytest.fixture
+def tenant(cluster: Cluster, client: httpx.Client, operator: OperatorProcess, namespace: str) -> Iterator[Tenant]:
     """A namespace of the test's own, with a prefill and a decode pool of two workers each."""
-    namespace = f"t{next(_numbers)}-{request.node.originalname.replace('_', '-')}"[:40].rstrip("-")
     cluster.kubectl("create", "namespace", namespace)
     found = Tenant(cluster, client, namespace)
     found.apply(

@@ -15,6 +15,8 @@ from prfaas_operator.objects import ObjectStore, Ref
 from prfaas_protocol import external_scaler_pb2 as pb
 from prfaas_protocol import external_scaler_pb2_grpc as rpc
 
+# The client may be there before the server listens.
+SOON = [("grpc.initial_reconnect_backoff_ms", 20)]
 DECODE, PREFILL = Ref("DecodePool", "t", "chat"), Ref("PrefillPool", "t", "long")
 
 
@@ -56,7 +58,7 @@ async def scaler(unused_tcp_port_factory):
     pools, port = Pools(), unused_tcp_port_factory()
     metrics = PoolMetrics(pools.store, pools, pools.demand.get)
     serving = asyncio.create_task(ExternalScalerServer(metrics, None, host="127.0.0.1", port=port).run())
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=SOON) as channel:
         await channel.channel_ready()
         yield SimpleNamespace(pools=pools, metrics=metrics, port=port, stub=rpc.ExternalScalerStub(channel))
     serving.cancel()
@@ -189,7 +191,7 @@ async def test_with_tls_clients_check_the_operators_certificate(scaler, tmp_path
     tls = TlsFiles(tmp_path, on_change=lambda: None)
     serving = asyncio.create_task(ExternalScalerServer(scaler.metrics, tls, host="127.0.0.1", port=port).run())
     trusted = grpc.ssl_channel_credentials(authority.certificate)
-    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", trusted) as channel:
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", trusted, SOON) as channel:
         answer = await rpc.ExternalScalerStub(channel).GetMetricSpec(reference(), wait_for_ready=True, timeout=10)
         assert answer.metricSpecs
     stranger = grpc.ssl_channel_credentials(Authority("stranger").certificate)
