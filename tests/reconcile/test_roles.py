@@ -40,6 +40,11 @@ def replicas(tenant):
     return tuple(tenant.get(f"Deployment/{name}")["spec"]["replicas"] for name in ("east-prefill", "east-decode"))
 
 
+def wait_replicas(tenant, *numbers):
+    """Wait until the pools have these numbers: an instance that is given away drains first."""
+    tenant.wait(ROUTE, lambda _: replicas(tenant) == numbers, f"has {numbers} workers")
+
+
 def decided(tenant, reason):
     def check(found):
         decision = found.get("status", {}).get("roles", {}).get("lastDecision", {})
@@ -86,7 +91,7 @@ def test_instances_move_one_by_one_and_specs_stay(exchanging, report_short_promp
     report_short_prompts()
     prometheus.values["vllm:generation_tokens_total"] = "2000"
     decided(exchanging, "ConversionRunning")
-    assert replicas(exchanging) == (2, 4)
+    wait_replicas(exchanging, 2, 4)
     plan = exchanging.wait(ROUTE, lambda found: found["status"]["plan"].get("decode") == 4, "plans with it")
     assert plan["status"]["plan"]["wantedDecode"] == 5
     assert plan["status"]["roles"]["toDecode"] == 1
@@ -115,12 +120,12 @@ def test_a_second_instance_moves_when_the_first_is_complete(exchanging, report_s
     report_short_prompts()
     prometheus.values["vllm:generation_tokens_total"] = "2000"
     decided(exchanging, "ConversionRunning")
-    assert replicas(exchanging) == (2, 4)
+    wait_replicas(exchanging, 2, 4)
     exchanging.set_ready("prfaas.dev/pool=east-decode", 4)
     exchanging.wait("Deployment/east-decode", lambda found: found["spec"]["replicas"] == 5, "gets another")
     exchanging.set_ready("prfaas.dev/pool=east-decode", 5)
     decided(exchanging, "BestSplit")
-    assert replicas(exchanging) == (1, 5)
+    wait_replicas(exchanging, 1, 5)
     # A smaller spec leaves less to convert, and each role its instance.
     exchanging.merge(PREFILL, {"spec": {"replicas": 2}})
     exchanging.wait("Deployment/east-decode", lambda found: found["spec"]["replicas"] == 4, "gives one back")
