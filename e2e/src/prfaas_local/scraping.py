@@ -29,6 +29,9 @@ class Pages(ThreadingHTTPServer):
         self.texts: dict[str, Callable[[], bytes]] = {}
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a Prometheus that has hung up."""
+
     @property
     def target(self) -> str:
         return f"127.0.0.1:{self.server_address[1]}"

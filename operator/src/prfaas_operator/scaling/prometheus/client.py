@@ -134,4 +134,4 @@ def _ask(client: PrometheusConnect, exchange: Exchange, query: str, timeout_s: f
     with exchange.here():
         # A server that knows how long it is waited for ends the evaluation then. Thanos leaves out what it cannot reach
         # unless told not to; others pass over that parameter.
-        return client.custom_query(query, params={"timeout": f"{timeout_s:g}s", "partial_response": "false"})
+        return client.custom_query(query, params={"timeout": f"{timeout_s:g}", "partial_response": "false"})

@@ -2,9 +2,7 @@
 
 import pytest
 
-from prfaas_core.profiles import Curve
 from prfaas_operator.api.conditions import Reason
-from prfaas_operator.scaling.links import line
 from prfaas_operator.scaling.prometheus import Prometheus
 from prfaas_operator.scaling.prometheus.access import PrometheusFiles
 from prfaas_operator.scaling.prometheus.results import QueryError, read, single
@@ -63,10 +61,3 @@ async def test_without_a_server():
     assert (await away.ask("up")).reason is Reason.PROMETHEUS_UNREACHABLE
     nothing.close()
     away.close()
-
-
-def test_the_line_through_a_curve():
-    """Bytes a request and bytes a token of the case study's S_kv."""
-    request_bytes, token_bytes = line(Curve((1024, 131072), (200068301, 2428816589)))
-    assert token_bytes == pytest.approx(17138, rel=1e-3)
-    assert request_bytes + 1024 * token_bytes == pytest.approx(200068301)

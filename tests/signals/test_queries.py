@@ -8,6 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from prfaas_core.autoscaling import ScalingReason
 from prfaas_core.profiles import Curve
 from prfaas_operator.api.model_profile import EngineName
+from prfaas_operator.api.scaling import SignalName
 from prfaas_operator.scaling.observation import Question
 from prfaas_operator.scaling.queries import Workers, built_in, flows
 
@@ -109,7 +110,7 @@ class Sglang:
 
 
 def question(kind, **changes):
-    return Question(**{"name": kind, "kind": kind, "target": 1.0, "window_s": WINDOW_S, **changes})
+    return Question(**{"name": kind, "kind": SignalName(kind), "target": 1.0, "window_s": WINDOW_S, **changes})
 
 
 def near(value, rel=0.02):
@@ -315,10 +316,10 @@ async def test_link_meters(make_pool):
 
 
 @pytest.mark.parametrize("tokens", [1, 1000, 4000, 8000, 20000, 32000, 100000])
-async def test_a_curve_in_promql(pool_server, tokens):
+async def test_a_curve_in_promql(server, tokens):
     """Prometheus finds the time that the profile says, between and beyond its anchors."""
     for curve in (
         Curve((1000, 8000, 32000), (0.2, 1.0, 6.0)), Curve((1000, 8000), (0.5, 0.5)), Curve((512, 1024), (0.1, 0.3)),
     ):  # fmt: skip
         query = built_in.seconds(curve, f"vector({tokens})")
-        assert (await pool_server.ask(query)).value == pytest.approx(curve(tokens))
+        assert (await server.ask(query)).value == pytest.approx(curve(tokens))
