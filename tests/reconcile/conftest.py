@@ -409,11 +409,14 @@ class Tenant:
 
     def set_ready(self, selector: str, number: int, network: str = "10.20") -> list[dict[str, Any]]:
         """Wait for pods and report them ready, as a kubelet does."""
-        pods = wait(
+        self.report_ready(self.wait_pods(selector, number), network)
+        return self.pods(selector)
+
+    def wait_pods(self, selector: str, number: int) -> list[dict[str, Any]]:
+        """Return the pods of a selector as soon as there are so many."""
+        return wait(
             lambda: found if len(found := self.pods(selector)) == number else None, f"{number} pods of {selector}"
         )
-        self.report_ready(pods, network)
-        return self.pods(selector)
 
     def report_ready(self, pods: list[dict[str, Any]], network: str = "10.20") -> None:
         """Report pods ready that are not."""

@@ -1,5 +1,6 @@
 """The real router under the real operator."""
 
+import concurrent.futures
 import os
 import statistics
 import subprocess
@@ -38,6 +39,15 @@ class RouterProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def complete(self, tokens):
+        """Ask for an answer, and wait for it."""
+        body = {"model": "prfaas-1t", "prompt": list(range(tokens)), "max_tokens": 4}
+        return httpx.post(f"http://{self.host}:8080/v1/completions", json=body, timeout=60, trust_env=False)
+
+    @property
+    def ready(self):
+        return httpx.get(f"http://{self.host}:8080/ready", trust_env=False).status_code == 200
 
     def metric(self, name):
         try:
@@ -103,3 +113,46 @@ def test_the_operator_dies_under_a_router(tenant, router, operator):
     tenant.merge(ROUTE, {"spec": {"policy": {"threshold": 4002}}})
     router.wait("prfaas_router_threshold_tokens", 4002)
     assert router.metric("prfaas_router_configuration_version") == version + 1
+
+
+@pytest.fixture
+def asleep(tmp_path, tenant, operator, prometheus):
+    """A route whose decode and remote prefill pools are scaled to zero, with a router in front."""
+    prometheus.values['{cluster="east"}'] = prometheus.values['{cluster="west"}'] = None
+    for key in ("DecodePool/east-decode", "PrefillPool/west-prefill"):
+        tenant.bodies[key]["spec"]["scaling"]["minReplicas"] = 0
+    del tenant.bodies[ROUTE]["spec"]["localPrefillPoolRef"]
+    tenant.apply()
+    tenant.set_ready("prfaas.dev/route=chat", 1)
+    found = RouterProcess(tmp_path, tenant, operator)
+    found.start()
+    yield found
+    found.kill()
+
+
+def test_the_first_request_after_zero_is_answered(tenant, asleep, start_worker, record_property):
+    """It waits in the router, which wakes the pool, and also the remote prefill pool that it is long enough for."""
+    worker = start_worker()
+    message = tenant.wait_reason(ROUTE, "Ready", "DecodeAsleep")["message"]
+    assert "east-decode is scaled to zero" in message
+    assert asleep.ready
+    threshold = tenant.get(ROUTE)["status"]["thresholdTokens"]
+    assert threshold < 100_000, "with the remote pool counted as gone, every prompt would stay"
+    with concurrent.futures.ThreadPoolExecutor() as clients:
+        sent_s = time.monotonic()
+        answer = clients.submit(asleep.complete, threshold + 64)
+        for name in ("east-decode", "west-prefill"):
+            tenant.wait(f"Deployment/{name}", lambda found: found["spec"]["replicas"] == 1, "is woken")
+        woken_s = time.monotonic() - sent_s
+        (pod,) = tenant.wait_pods("prfaas.dev/pool=east-decode", 1)
+        pod["status"]["podIP"] = worker.address
+        tenant.report_ready([pod])
+        answer = answer.result()
+    record_property("woken_s", woken_s)
+    print(f"request to replicas: {woken_s * 1000:.0f} ms")
+    assert answer.status_code == 200
+    assert float(answer.headers["x-prfaas-waited-s"]) > 0
+    assert (answer.headers["x-prfaas-decision"], answer.headers["x-prfaas-reason"]) == ("decode", "remote_asleep")
+    tenant.wait_reason(ROUTE, "Ready", "Available")
+    decisions = tenant.get("DecodePool/east-decode")["status"]["autoscaling"]["decisions"]
+    assert "Activated" in {decision["reason"] for decision in decisions}
