@@ -74,12 +74,12 @@ def load(workers: Workers) -> str:
     return f"sum by (pod) ({_named(_BUSY, workers)})"
 
 
-def idle_time(workers: Workers) -> str:
+def idle_time(workers: Workers, *, step_s: int = _STEP_S) -> str:
     """Return the PromQL of the time since each worker had something to do; a Unix time when it was never seen at work."""
     # Work that is shorter than a step shows in the count of requests that ended.
-    ended = f"sum by (pod) (increase({_named(_ENDED, workers)}[{2 * _STEP_S}s]))"
+    ended = f"sum by (pod) (increase({_named(_ENDED, workers)}[{2 * step_s}s]))"
     busy = f"({load(workers)} + ({ended} or {load(workers)} * 0) > bool 0)"
-    return f"time() - max_over_time(({busy} * time())[{HISTORY_S}s:{_STEP_S}s])"
+    return f"time() - max_over_time(({busy} * time())[{HISTORY_S}s:{step_s}s])"
 
 
 def _named(names: tuple[str, ...], workers: Workers) -> str:
