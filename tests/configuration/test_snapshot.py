@@ -186,7 +186,7 @@ def test_connectors():
 
 def pod(name="p", ready="True", address="10.0.0.1", owner="u", **metadata):
     return {
-        "metadata": {"name": name, "annotations": {"prfaas.dev/owner-uid": owner}, **metadata},
+        "metadata": {"name": name, "annotations": {"prfaas.dev/owner-uid": owner}} | metadata,
         "status": {"podIP": address, "conditions": [{"type": "Ready", "status": ready}]},
     }
 
@@ -200,9 +200,10 @@ def pod(name="p", ready="True", address="10.0.0.1", owner="u", **metadata):
         (pod(address=None), False),
         (pod(owner="another"), False),
         (pod(deletionTimestamp="2026-01-01T00:00:00Z"), False),
+        (pod(annotations={"prfaas.dev/owner-uid": "u", "prfaas.dev/draining": "2026-01-01T00:00:00Z"}), False),
         ({"metadata": {"name": "new"}}, False),
     ],
-    ids=["ready", "not-ready", "node-lost", "no-address", "other-pool", "terminating", "new"],
+    ids=["ready", "not-ready", "node-lost", "no-address", "other-pool", "terminating", "draining", "new"],
 )
 def test_which_pods_get_requests(found, counts):
     """Ready pods of the pool that are not on their way out."""
