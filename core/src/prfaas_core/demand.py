@@ -92,4 +92,4 @@ class DemandWindow:
 
 
 def _left(by_s: float) -> float:
-    return 2.0 ** (-by_s / HALF_LIFE_S)
+    return math.exp2(-by_s / HALF_LIFE_S)
