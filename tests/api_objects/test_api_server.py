@@ -232,6 +232,7 @@ def test_a_full_status_of_every_kind_is_accepted(api_server: Any, applied: str) 
             "configuration": {"version": 2**50, "routers": [router]},
             "roles": {
                 "toDecode": -2, "lastConversionTime": now,
+                "advice": {"toDecode": -1, "prefillReplicas": 3, "decodeReplicas": 4},
                 "lastDecision": {"reason": "Converted", "message": "m", "time": now},
             },
             "plan": {
@@ -240,6 +241,13 @@ def test_a_full_status_of_every_kind_is_accepted(api_server: Any, applied: str) 
                 "measuredRequestsPerSecond": 2.5, "requestsPerSecondBefore": 2.7, "changedTime": now, "source": "Measured",
                 "message": "m",
             },
+        },
+        "Budget/everything": {
+            "pools": 3, "message": "m",
+            "resources": [{"resource": "accelerators", "used": 64, "limit": 96}],
+            "heldBack": [
+                {"kind": "DecodePool", "name": "east-decode", "wantedReplicas": 5, "grantedReplicas": 4, "short": ["accelerators"]}
+            ],
         },
     }  # fmt: skip
     assert {name.split("/")[0] for name in statuses} == KINDS.keys()

@@ -32,19 +32,37 @@ class Roles(Model):
     """Whether instances beside the decode workers change between prefill and decode with the load."""
 
     mode: RolesMode = RolesMode.FIXED
-    """Fixed: the pools have the replicas of their specs. Auto: of the sum of both, the operator has as many prefill as carries
-    most; both pools need `replicas` and the same accelerator, and belong to no other route."""
+    """Fixed: nothing changes its role. Auto: of the sum of both pools, the operator has as many prefill as carries most. Both
+    pools need `replicas`, or both `scaling`, and the same accelerator; they belong to no other route."""
     minimum_gain: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] = 0.05
-    """Auto: convert only for a gain in requests/s above this, relative."""
+    """Auto: convert only for a gain in requests/s above this, relative, and after what the conversion costs."""
     stabilization_window_seconds: Annotated[int, Between(0, 86_400)] = 600
-    """Auto: convert only when it was worth it for so many seconds."""
+    """Auto: convert only when it was worth it for so many seconds; pools with `scaling` are left alone for as long after a
+    conversion."""
+    horizon_seconds: Annotated[int, Between(60, 604_800)] = 3600
+    """Auto: time in seconds in which a conversion has to earn what its drain and start cost. The load should stay alike for
+    so long."""
+
+
+class RolesAdvice(StatusModel):
+    """What the last conversion leaves two pools that have `scaling`: a ceiling to one, and a floor to the other."""
+
+    to_decode: Annotated[int, Between(-1, 1)]
+    """Which way an instance went: 1 from prefill to decode, -1 from decode to prefill."""
+    prefill_replicas: Whole
+    """Workers of the local prefill pool after it: at most so many where it gave one, at least where it got one."""
+    decode_replicas: Whole
+    """Workers of the decode pool after it, likewise."""
 
 
 class RolesStatus(StatusModel):
     """How the instances beside the decode workers are divided."""
 
     to_decode: Annotated[int, Between(-1000, 1000)] = 0
-    """Instances that were converted from prefill to decode, on top of the pools' specs; below 0 for the other way."""
+    """Instances that were converted from prefill to decode, on top of the pools' specs; below 0 for the other way. Pools with
+    `scaling` are given advice instead."""
+    advice: RolesAdvice | None = None
+    """What the autoscalers of both pools heed, while the planner stands by it and neither wants its pool back."""
     last_decision: Decision | None = None
     """The last decision, also when it was to hold."""
     last_conversion_time: AwareDatetime | None = None

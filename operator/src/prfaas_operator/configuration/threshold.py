@@ -181,21 +181,27 @@ def choose(
     return replace(found(tokens, source, why), carried_rps=rate, bound_by=best.bound_by, gain=gain, prices=prices)
 
 
-def split(*, decode: Side, local: Side, remote: tuple[Way, ...], mix: Mix) -> Split | None:
-    """Return how local prefill and decode would best divide their instances; None when the requests are not known."""
+def split(*, decode: Side, local: Side, remote: tuple[Way, ...], mix: Mix, prefill: tuple[int, int]) -> Split | None:
+    """Return how local prefill and decode would best divide their instances, with so many that prefill at least and at most.
+
+    None when the requests are not known.
+    """
     if mix.lengths is None or mix.output_tokens is None:
         return None
     sizes = _Sizes.of(decode, local, remote, mix.lengths, mix.output_tokens, ready=False)
     fleet = sizes.fleet()
     total = decode.desired + local.desired
-    exchanging = replace(fleet, clusters=(replace(fleet.clusters[0], role_total=total),))
-    demand = Demand.of(exchanging)
     try:
+        exchanging = replace(fleet, clusters=(replace(fleet.clusters[0], role_total=total),))
+        demand = Demand.of(exchanging)
         now = sizing.carried(demand, fleet.most())
         best = sizing.largest(demand)
+        within = min(max(best.counts[_LOCAL], prefill[0]), prefill[1])
+        if within != best.counts[_LOCAL] and 1 <= within < total:
+            best = sizing.carried(demand, {**best.counts, _LOCAL: within, _DECODE: total - within})
     except CoreError:
         return None
-    return Split(now.rate, best.counts[_LOCAL], best.rate)
+    return Split(now.rate, best.counts[_LOCAL], best.rate, mix.rate_rps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
+from dataclasses import replace
 
-from prfaas_core.roles import Observed, Settings
+from prfaas_core.roles import Observed, Settings, prefill_bounds
 from prfaas_core.traffic import Traffic
 from prfaas_operator import api
 from prfaas_operator.api.route_plan import RolesMode, RoutePlan, ThresholdSource
@@ -17,6 +18,8 @@ from prfaas_operator.scaling.roles import ExchangingRoute, RolesView
 
 # A threshold that is held may have been measured before that, and the status no longer says.
 _FROM_MEASUREMENT = (ThresholdSource.MEASURED, ThresholdSource.HELD)
+# For so many looks, or windows, advice to autoscalers outlasts the planner's last word.
+_ADVICE_PERIODS = 3
 
 
 def threshold(context: Context, stored: Stored, route: api.InferenceRoute, resolved: Resolved) -> thresholds.Threshold:
@@ -40,16 +43,23 @@ def exchanging_routes(context: Context) -> list[ExchangingRoute]:
     found = []
     for namespace in sorted({ref.namespace for ref in context.store.refs((api.InferenceRoute.__name__,))}):
         for stored, route in roles.exchanging(context, namespace):
-            wanted, refusal = route.spec.policy.roles, ""
-            try:
-                roles.exchange(context, stored, route)
-            except roles.RefusedError as error:
-                refusal = str(error)
+            wanted, period_s = route.spec.policy.roles, context.options.role_interval_s
             settings = Settings(
-                wanted.minimum_gain, wanted.stabilization_window_seconds, context.options.role_interval_s
+                min_gain=wanted.minimum_gain,
+                window_s=wanted.stabilization_window_seconds,
+                period_s=period_s,
+                horizon_s=wanted.horizon_seconds,
+                expiry_s=_ADVICE_PERIODS * max(period_s, wanted.stabilization_window_seconds),
             )
             observe = functools.partial(_observe, context, stored, route)
-            found.append(ExchangingRoute(stored.ref, settings, route.status.roles, refusal, observe))
+            here = ExchangingRoute(stored.ref, settings, route.status.roles, "", observe)
+            try:
+                pair = roles.exchange(context, stored, route)
+            except roles.RefusedError as error:
+                found.append(replace(here, refusal=str(error)))
+                continue
+            scalers = functools.partial(roles.scalers, context, pair)
+            found.append(replace(here, prefill=pair.prefill, decode=pair.decode, scalers=scalers))
     return found
 
 
@@ -87,10 +97,20 @@ def plan(
 def _observe(context: Context, stored: Stored, route: api.InferenceRoute) -> Observed:
     """Return a route that can exchange instances as the decision on roles sees it."""
     exchange = roles.exchange(context, stored, route)
-    to_decode = exchange.bounded(context.roles.to_decode(stored.ref, route.status.roles))
-    prefill, decode = exchange.prefill_replicas - to_decode, exchange.decode_replicas + to_decode
+    prefill, decode = exchange.prefill_replicas, exchange.decode_replicas
+    if not exchange.scaled:
+        to_decode = exchange.bounded(context.roles.to_decode(stored.ref, route.status.roles))
+        prefill, decode = prefill - to_decode, decode + to_decode
     settled = roles.settled(context, exchange.prefill, prefill) and roles.settled(context, exchange.decode, decode)
-    split = None
+    seen = Observed(
+        prefill,
+        decode,
+        settled,
+        split=None,
+        drain_s=exchange.drain_s,
+        start_s=exchange.start_s,
+        scalers=roles.scalers(context, exchange),
+    )
     # What was seen long ago says nothing about what should be done now.
     fresh = context.publisher.traffic_now(stored.ref)
     with contextlib.suppress(ResolutionError):
@@ -101,8 +121,10 @@ def _observe(context: Context, stored: Stored, route: api.InferenceRoute) -> Obs
                 local=_side(resolved.local),
                 remote=_ways(resolved),
                 mix=_mix(context, stored, resolved, fresh),
+                prefill=prefill_bounds(seen),
             )
-    return Observed(prefill, decode, settled, split)
+            return replace(seen, split=split)
+    return seen
 
 
 def _mix(context: Context, stored: Stored, resolved: Resolved, traffic: Traffic | None) -> thresholds.Mix:

@@ -25,6 +25,7 @@ from prfaas_operator.reconcile import deletion, draining, owners, placement, rol
 from prfaas_operator.reconcile.children import ChildError
 from prfaas_operator.reconcile.context import Context, now
 from prfaas_operator.reconcile.sizing import role_of, scaled_pool, workers_of
+from prfaas_operator.scaling import schedule
 from prfaas_operator.scaling.views import ScalingView
 from prfaas_operator.status import Conditions, is_true, previous
 
@@ -99,6 +100,9 @@ async def reconcile(context: Context, stored: Stored) -> float | None:
         fault = Fault(Reason.INVALID_SPEC, str(error), stalled=True)
     if model.spec.scaling is not None:
         scaling = context.scaler.view(ref)
+        unreadable = schedule.in_force(model.spec.scaling.schedules, now()).fault
+        if unreadable and fault is None:
+            fault = Fault(Reason.INVALID_SPEC, f"spec.{unreadable}", stalled=True)
     observation = Observation(
         desired_replicas=desired,
         revision=wanted_revision,

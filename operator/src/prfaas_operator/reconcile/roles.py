@@ -1,24 +1,40 @@
 """Which pools exchange instances, and how many have changed from prefill to decode."""
 
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from prfaas_core.roles import Autoscaler
 from prfaas_operator import api
 from prfaas_operator.api.route_plan import RolesMode
 from prfaas_operator.children.metadata import DRAINING_ANNOTATION, owner_uid
 from prfaas_operator.clusters.resources import DEPLOYMENT, POD
 from prfaas_operator.objects import Ref, Stored
-from prfaas_operator.reconcile.context import Context
+from prfaas_operator.reconcile.context import Context, now
+
+# Of a worker with a fixed number of others; that of a scaled one is `scaling.startupSeconds`, with the same default.
+_START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The pools of a route that exchange instances, and their numbers of workers by their specs."""
+    """The pools of a route that exchange instances.
+
+    Attributes:
+        prefill_replicas, decode_replicas: workers by their specs, or what their autoscalers ask for.
+        scaled: both have autoscalers.
+        drain_s: for how long a worker that goes may take to finish.
+        start_s: that a worker takes to start.
+    """
 
     prefill: Ref
     decode: Ref
     prefill_replicas: int
     decode_replicas: int
+    scaled: bool
+    drain_s: float
+    start_s: float
 
     def bounded(self, to_decode: int) -> int:
         """Return a number of conversions that leaves either pool an instance, whatever was edited since they were made."""
@@ -47,38 +63,88 @@ def exchange(context: Context, stored: Stored, route: api.InferenceRoute) -> Exc
         raise RefusedError(
             "spec.localPrefillPoolRef: there is none to exchange instances with; name one, or set roles.mode Fixed"
         )
-    found: list[tuple[Ref, int]] = []
+    pools: list[tuple[Stored, api.Pool]] = []
     accelerators: list[tuple[str, str]] = []
     for kind, name in ((api.PrefillPool, local.name), (api.DecodePool, route.spec.decode_pool_ref.name)):
         pool = context.store.model(kind, namespace, name)
         if pool is None:
             raise RefusedError(f"no {kind.__name__} {name}; make it")
-        model = pool[1]
         for autoscaler in context.autoscalers.of(pool[0].ref):
             raise RefusedError(f"{kind.__name__} {name} is sized by {autoscaler}; delete that, or set roles.mode Fixed")
-        replicas = model.spec.replicas
-        if replicas is None:
-            raise RefusedError(
-                f"{kind.__name__} {name} has scaling, which sizes it by itself; give it replicas, or set roles.mode Fixed"
-            )
-        if replicas == 0:
+        if pool[1].spec.replicas == 0:
             raise RefusedError(f"{kind.__name__} {name} has no replicas; give it at least 1")
         for other in users(context, pool[0].ref):
             if other != stored.ref:
                 raise RefusedError(f"{kind.__name__} {name} belongs to the route {other.name} too; give each its own")
-        profile = context.store.model(api.ModelProfile, namespace, model.spec.profile_ref.name)
+        profile = context.store.model(api.ModelProfile, namespace, pool[1].spec.profile_ref.name)
         if profile is None:
-            raise RefusedError(f"{kind.__name__} {name}: no ModelProfile {model.spec.profile_ref.name}; make it")
+            raise RefusedError(f"{kind.__name__} {name}: no ModelProfile {pool[1].spec.profile_ref.name}; make it")
         accelerator = profile[1].spec.accelerator
         accelerators.append((f"{accelerator.count_per_instance} x {accelerator.name}", name))
-        found.append((pool[0].ref, replicas))
+        pools.append(pool)
     if accelerators[0][0] != accelerators[1][0]:
         raise RefusedError(
             " and ".join(f"{name} runs on {kind}" for kind, name in accelerators)
             + "; instances can be exchanged between equal ones only"
         )
-    (prefill, prefill_replicas), (decode, decode_replicas) = found
-    return Exchange(prefill, decode, prefill_replicas, decode_replicas)
+    (prefill, prefill_model), (decode, decode_model) = pools
+    scaled = prefill_model.spec.scaling is not None
+    if scaled != (decode_model.spec.scaling is not None):
+        with_scaling, without = (prefill.ref, decode.ref) if scaled else (decode.ref, prefill.ref)
+        raise RefusedError(
+            f"{with_scaling.kind} {with_scaling.name} has scaling, and {without.kind} {without.name} has replicas; give "
+            "both scaling, or both replicas, or set roles.mode Fixed"
+        )
+    return Exchange(
+        prefill.ref,
+        decode.ref,
+        _replicas(context, prefill.ref, prefill_model),
+        _replicas(context, decode.ref, decode_model),
+        scaled,
+        float(max(prefill_model.spec.drain.timeout_seconds, decode_model.spec.drain.timeout_seconds)),
+        max(_start_s(prefill_model), _start_s(decode_model)),
+    )
+
+
+def scalers(context: Context, exchange: Exchange) -> tuple[Autoscaler, Autoscaler] | None:
+    """Return what the autoscalers of prefill and decode say; None where both pools have fixed sizes."""
+    if not exchange.scaled:
+        return None
+    prefill, decode = _scaler(context, exchange.prefill), _scaler(context, exchange.decode)
+    return (prefill, decode) if prefill is not None and decode is not None else None
+
+
+def _scaler(context: Context, ref: Ref) -> Autoscaler | None:
+    stored = context.store.get(ref)
+    if stored is None or not isinstance(stored.model, api.Pool) or stored.model.spec.scaling is None:
+        return None
+    scaling, asked = stored.model.spec.scaling, context.scaler.asked(ref)
+    changed_age_s, status = math.inf, stored.model.status.autoscaling
+    if asked is not None and asked.changed_s is not None:
+        changed_age_s = time.monotonic() - asked.changed_s
+    elif status is not None and status.last_scale_time is not None:
+        changed_age_s = (now() - status.last_scale_time).total_seconds()
+    windows_s = max(signal.window_s for signal in scaling.signals)
+    down_s = scaling.behavior.scale_down.stabilization_window_seconds
+    return Autoscaler(
+        least=scaling.min_replicas,
+        most=scaling.max_replicas,
+        wanted=asked.wanted if asked is not None else None,
+        unchanged_s=changed_age_s,
+        settle_s=scaling.startup_seconds + windows_s + down_s,
+    )
+
+
+def _replicas(context: Context, ref: Ref, model: api.Pool) -> int:
+    if model.spec.replicas is not None:
+        return model.spec.replicas
+    asked = context.scaler.asked(ref)
+    return asked.replicas if asked is not None else model.status.desired_replicas or 0
+
+
+def _start_s(model: api.Pool) -> float:
+    scaling = model.spec.scaling
+    return float(scaling.startup_seconds) if scaling is not None else _START_S
 
 
 def claiming(context: Context, pool: Ref) -> Iterator[Ref]:
@@ -109,7 +175,7 @@ def converted(context: Context, pool: Ref) -> int:
             found = exchange(context, stored, route)
         except RefusedError:
             continue
-        if pool in (found.prefill, found.decode):
+        if pool in (found.prefill, found.decode) and not found.scaled:
             to_decode = found.bounded(context.roles.to_decode(stored.ref, route.status.roles))
             return to_decode if pool == found.decode else -to_decode
     return 0

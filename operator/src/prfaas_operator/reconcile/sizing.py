@@ -75,9 +75,11 @@ def surroundings(context: Context, pool: ScaledPool) -> Surroundings:
     floors: tuple[Floor, ...] = (floor,) if floor is not None else ()
     return Surroundings(
         demand=demand(context, pool.ref),
-        floors=floors,
-        ceilings=(*_links(context, pool), *context.budgets.ceilings(pool.ref)),
-    )
+        floors=(*floors, *context.roles.floors(pool.ref)),
+        ceilings=(
+            *_links(context, pool), *context.budgets.ceilings(pool.ref), *context.roles.ceilings(pool.ref),
+        ),
+    )  # fmt: skip
 
 
 def demand(context: Context, pool: Ref) -> float | None:

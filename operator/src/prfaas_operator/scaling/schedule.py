@@ -20,44 +20,44 @@ from prfaas_operator.api.scaling import Schedule
 _CLOCK_CHANGE = timedelta(hours=3)
 
 
-class ScheduleError(Exception):
-    """A schedule cannot be read; the message names the field, the value and the way out."""
-
-
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """The floor that schedules set at a moment, and when that changes next; None where it does not."""
+    """What schedules say at a moment.
+
+    Attributes:
+        floor: of several, the highest.
+        next_change: when a schedule next begins or ends; None without schedules.
+        fault: what the API server could not refuse: a time zone that is not known, a time that never comes. It names the
+            fields, their values and the way out; empty if all can be read. The others stay in force.
+    """
 
     floor: Floor | None
     next_change: datetime | None
+    fault: str = ""
 
 
-def check(schedules: Sequence[Schedule]) -> None:
-    """Find what the API server cannot.
-
-    Raises:
-        ScheduleError: a time zone is not known, or a time never comes.
-    """
-    in_force(schedules, datetime.now(UTC))
+class _UnreadableError(Exception):
+    pass
 
 
 def in_force(schedules: Sequence[Schedule], now: datetime) -> InForce:
-    """Return the floor in force at `now`, an aware time: of several schedules, the highest `minReplicas`.
-
-    Raises:
-        ScheduleError: as `check`.
-    """
+    """Return what schedules say at `now`, an aware time."""
     minute = now.astimezone(UTC).replace(second=0, microsecond=0)
     floor: Floor | None = None
     changes: list[datetime] = []
+    faults: list[str] = []
     for index, schedule in enumerate(schedules):
-        active, change = _state(schedule.start, schedule.end, schedule.time_zone, index, minute)
+        try:
+            active, change = _state(schedule.start, schedule.end, schedule.time_zone, index, minute)
+        except _UnreadableError as error:
+            faults.append(str(error))
+            continue
         changes.append(change)
         if active and (floor is None or schedule.min_replicas > floor.replicas):
             until = change.astimezone(ZoneInfo(schedule.time_zone))
             message = f"schedules[{index}] asks for at least {schedule.min_replicas} until {until:%a %H:%M %Z}"
             floor = Floor(schedule.min_replicas, ScalingReason.SCHEDULED_FLOOR, message)
-    return InForce(floor, min(changes, default=None))
+    return InForce(floor, min(changes, default=None), "; ".join(faults))
 
 
 # Cron counts in minutes, so within one nothing changes; a pool is looked at every few seconds.
@@ -86,11 +86,11 @@ def _tick(expression: str, zone: ZoneInfo, minute: datetime, field: str, *, befo
             if (at <= minute) if before else (at > minute):
                 return at
     except CronSimError as error:
-        raise ScheduleError(
+        raise _UnreadableError(
             f"{field}: {expression!r} is not a time ({error}); write minute, hour, day of month, month and day of week, "
             "such as 0 8 * * 1-5"
         ) from error
-    raise ScheduleError(f"{field}: {expression!r} never comes; give a day that the month has")
+    raise _UnreadableError(f"{field}: {expression!r} never comes; give a day that the month has")
 
 
 def _zone(name: str, index: int) -> ZoneInfo:
@@ -98,6 +98,6 @@ def _zone(name: str, index: int) -> ZoneInfo:
         return ZoneInfo(name)
     # Some names are folders of the database.
     except (KeyError, ValueError, OSError) as error:
-        raise ScheduleError(
+        raise _UnreadableError(
             f"scaling.schedules[{index}].timeZone: {name!r} is not in the time zone database; use a name such as Europe/Berlin"
         ) from error
