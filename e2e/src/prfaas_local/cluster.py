@@ -48,7 +48,7 @@ class Cluster:
         supervisor: Supervisor,
         *,
         restart: bool = False,
-        autoscaler_sync_s: int = flags.AUTOSCALER_SYNC_S,
+        autoscaler_sync_s: float = flags.AUTOSCALER_SYNC_S,
     ) -> None:
         self.name = name
         self.folder = folder

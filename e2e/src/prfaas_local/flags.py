@@ -20,7 +20,7 @@ _CONTROLLERS = (
     "*,-nodeipam,-node-route-controller,-service-lb-controller,-cloud-node-lifecycle-controller,"
     "-endpointslice-controller,-endpointslice-mirroring-controller,-endpoints-controller"
 )
-AUTOSCALER_SYNC_S = 15
+AUTOSCALER_SYNC_S = 15.0
 """Time between two decisions of a HorizontalPodAutoscaler: Kubernetes' default. Tests wait for less."""
 
 
@@ -82,14 +82,16 @@ def kube_apiserver(folder: Path, network: Network) -> list[str]:
     ]
 
 
-def kube_controller_manager(folder: Path, network: Network, *, autoscaler_sync_s: int = AUTOSCALER_SYNC_S) -> list[str]:
+def kube_controller_manager(
+    folder: Path, network: Network, *, autoscaler_sync_s: float = AUTOSCALER_SYNC_S
+) -> list[str]:
     """Return the arguments of the controller manager; HorizontalPodAutoscalers decide every `autoscaler_sync_s`."""
     pki = folder / "pki"
     return [
         *_client("kube-controller-manager", folder, network, CONTROLLER_MANAGER_PORT),
         f"--controllers={_CONTROLLERS}",
         "--use-service-account-credentials",
-        f"--horizontal-pod-autoscaler-sync-period={autoscaler_sync_s}s",
+        f"--horizontal-pod-autoscaler-sync-period={autoscaler_sync_s:g}s",
         f"--root-ca-file={pki / 'ca.crt'}",
         f"--service-account-private-key-file={pki / 'service-account.key'}",
     ]

@@ -19,7 +19,7 @@ _OCTETS = range(40, 126, 2)
 
 @contextmanager
 def control_plane(
-    folder: Path, name: str = "test", *, autoscaler_sync_s: int = flags.AUTOSCALER_SYNC_S
+    folder: Path, name: str = "test", *, autoscaler_sync_s: float = flags.AUTOSCALER_SYNC_S
 ) -> Iterator[Cluster]:
     """Start a control plane, and stop it in the end whatever happens, also when this process is killed."""
     with free_network() as network:
