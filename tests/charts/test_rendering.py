@@ -16,6 +16,7 @@ import yaml
 from cryptography import x509
 
 from prfaas_operator import main
+from prfaas_operator.scaling.prometheus.access import PrometheusFiles
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHARTS = REPOSITORY / "charts"
@@ -98,6 +99,9 @@ def test_values_of_the_readme_exist(chart: str) -> None:
         ("prfaas", "service.type=ExternalName", "/service/type"),
         ("prfaas", "service.clusterIP=example.com", "/service/clusterIP"),
         ("prfaas", "prometheus.url=prometheus:9090", "/prometheus/url"),
+        ("prfaas", "prometheus.url=https://me:secret@prometheus", "/prometheus/url"),
+        ("prfaas", "prometheus.timeoutSeconds=600", "/prometheus/timeoutSeconds"),
+        ("prfaas", "prometheus.bearerTokenSecret.name=-", "/prometheus/bearerTokenSecret/name"),
         ("prfaas", "tenantNamespaces={Team}", "/tenantNamespaces/0"),
         ("prfaas", "image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("prfaas", "tls.validityDays=0", "/tls/validityDays"),
@@ -150,12 +154,42 @@ def test_the_operator_understands_its_arguments(template: Template) -> None:
     found = container(objects)
     options, level = main.parse(found["args"])
     assert (options.host, options.grpc_port, options.http_port) == ("$(POD_IP)", 50051, 8080)
-    assert (options.prometheus_url, level) == ("http://prometheus:9090", "debug")
+    assert (options.prometheus, level) == (PrometheusFiles(url="http://prometheus:9090"), "debug")
     ports = {port["name"]: port["containerPort"] for port in found["ports"]}
     assert ports == {"grpc": options.grpc_port, "http": options.http_port}
     (mount,) = found["volumeMounts"]
     assert mount["mountPath"] == str(options.tls_dir)
     assert {variable["name"] for variable in found["env"]} == {"POD_IP", "POD_NAME", "POD_NAMESPACE"}
+
+
+def test_the_operator_finds_what_prometheus_asks_for_in_mounted_secrets(template: Template) -> None:
+    objects = template(
+        "prfaas", "prometheus.url=https://prometheus", "prometheus.headers.X-Scope-OrgID=team=a", "prometheus.timeoutSeconds=2",
+        "prometheus.caSecret.name=authority", "prometheus.basicAuthSecret=user", "prometheus.clientCertificateSecret=own",
+        "prometheus.headersSecret=more",
+    )  # fmt: skip
+    files = main.parse(container(objects)["args"])[0].prometheus
+    assert (files.url, files.timeout_s, files.headers) == ("https://prometheus", 2.0, (("X-Scope-OrgID", "team=a"),))
+    assert files.bearer_token_file is None
+    volumes = {
+        volume["name"]: volume["secret"]["secretName"]
+        for volume in only(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    }
+    secrets = {mount["mountPath"]: volumes[mount["name"]] for mount in container(objects)["volumeMounts"]}
+    assert {
+        secrets[str(path.parent)]: path.name
+        for path in (files.ca_file, files.username_file, files.client_certificate_file) if path is not None
+    } == {"authority": "ca.crt", "user": "username", "own": "tls.crt"}  # fmt: skip
+    assert secrets[str(files.header_dir)] == "more"
+    token = template("prfaas", "prometheus.bearerTokenSecret.name=t", "prometheus.bearerTokenSecret.key=k")
+    found = main.parse(container(token)["args"])[0].prometheus
+    assert found.bearer_token_file is not None
+    assert found.bearer_token_file.name == "k"
+
+
+def test_only_one_way_to_log_in_at_prometheus(template: Template, helm_error: type[Exception]) -> None:
+    with pytest.raises(helm_error, match="leave one of them empty"):
+        template("prfaas", "prometheus.bearerTokenSecret.name=a", "prometheus.basicAuthSecret=b")
 
 
 def test_one_operator_runs_and_may_do_nothing_on_its_node(template: Template) -> None:

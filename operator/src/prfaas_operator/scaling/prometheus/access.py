@@ -17,13 +17,22 @@ from prfaas_operator.scaling.prometheus.results import QueryError
 
 
 @dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """A certificate to show; OpenSSL reads it from its files, and what was in them tells a renewed one."""
+
+    certificate_file: Path
+    key_file: Path
+    content: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
     """Everything that a connection needs. Equal values make the same connection."""
 
     url: str
     timeout_s: float
     ca_pem: str | None = None  # None: the authorities that everybody trusts
-    client_certificate: tuple[str, str] | None = field(default=None, repr=False)  # certificate and key, PEM
+    client_certificate: ClientCertificate | None = field(default=None, repr=False)
     bearer_token: str | None = field(default=None, repr=False)
     basic_auth: tuple[str, str] | None = field(default=None, repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -72,14 +81,13 @@ class PrometheusFiles:
                 Reason.PROMETHEUS_NOT_CONFIGURED,
                 "neither the pool's MemberCluster nor the operator has a Prometheus; set spec.prometheus or --prometheus-url",
             )
-        certificate, key = _content(self.client_certificate_file), _content(self.client_key_file)
         username, password = _content(self.username_file), _content(self.password_file)
         token = _content(self.bearer_token_file)
         return Access(
             url=self.url.rstrip("/"),
             timeout_s=self.timeout_s,
             ca_pem=_content(self.ca_file),
-            client_certificate=(certificate, key) if certificate is not None and key is not None else None,
+            client_certificate=_client_certificate(self.client_certificate_file, self.client_key_file),
             bearer_token=token.strip() if token is not None else None,
             basic_auth=(username.strip(), password.strip()) if username is not None and password is not None else None,
             headers=(*self.headers, *_header_files(self.header_dir)),
@@ -164,6 +172,12 @@ def _content(path: Path | None) -> str | None:
         raise QueryError(
             Reason.PROMETHEUS_NOT_CONFIGURED, f"{path} of --prometheus-... cannot be read: {error}"
         ) from error
+
+
+def _client_certificate(certificate: Path | None, key: Path | None) -> ClientCertificate | None:
+    if certificate is None or key is None:
+        return None
+    return ClientCertificate(certificate, key, (_content(certificate) or "", _content(key) or ""))
 
 
 def _header_files(folder: Path | None) -> list[tuple[str, str]]:

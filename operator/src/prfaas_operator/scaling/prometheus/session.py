@@ -7,10 +7,8 @@ import io
 import json
 import socket
 import ssl
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import requests
@@ -179,14 +177,8 @@ def tls_context(access: Access) -> ssl.SSLContext:
             cadata=access.ca_pem, cafile=None if access.ca_pem else DEFAULT_CA_BUNDLE_PATH
         )
         if access.client_certificate is not None:
-            # OpenSSL reads a client certificate from files only.
-            with tempfile.TemporaryDirectory(prefix="prfaas-") as folder:
-                certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")
-                for path, pem in zip((certificate, key), access.client_certificate, strict=True):
-                    path.touch(mode=0o600)
-                    path.write_text(pem)
-                context.load_cert_chain(certificate, key)
-    except (ssl.SSLError, ValueError) as error:
+            context.load_cert_chain(access.client_certificate.certificate_file, access.client_certificate.key_file)
+    except (OSError, ValueError) as error:
         raise QueryError(
             Reason.PROMETHEUS_NOT_CONFIGURED, f"the CA or client certificate for {access.url} is not PEM: {error}"
         ) from error
