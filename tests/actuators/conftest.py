@@ -38,6 +38,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 NAMESPACE = "prfaas-system"
 SERVICE = "prfaas-operator-actuators"
 DEADLINE_S = 20.0
+# Of HorizontalPodAutoscalers. Their periods are whole seconds, of which this has no multiple below 7.
+SYNC_S = 0.7
 _PATHS = {
     "MemberCluster": "apis/prfaas.dev/v1alpha1",
     "ModelProfile": "apis/prfaas.dev/v1alpha1",
@@ -217,14 +219,14 @@ class OperatorProcess:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A control plane whose HorizontalPodAutoscalers decide every second, with the CRDs of this tree."""
-    with control_plane(tmp_path_factory.mktemp("hub"), "hub", autoscaler_sync_s=1) as found:
+    """A control plane whose HorizontalPodAutoscalers decide quickly, with the CRDs of this tree."""
+    with control_plane(tmp_path_factory.mktemp("hub"), "hub", autoscaler_sync_s=SYNC_S) as found:
         found.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
         found.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         found.kubectl("create", "namespace", NAMESPACE)
         # It looks for new kinds with a scale subresource twice a minute, and when it starts.
         manager = found.children["kube-controller-manager"]
-        manager.stop()
+        manager.stop(grace_s=0)
         manager.start()
         yield found
 
