@@ -59,7 +59,10 @@ class Client:
     def _resource(self, kind: str) -> Any:
         if any(kind == model.__name__ for model in api.KINDS):
             return self._dynamic.resources.get(api_version=f"{api.GROUP}/{api.VERSION}", kind=kind)
-        versions = {"Deployment": "apps/v1", "PodDisruptionBudget": "policy/v1", "Lease": "coordination.k8s.io/v1"}
+        versions = {
+            "Deployment": "apps/v1", "PodDisruptionBudget": "policy/v1", "Lease": "coordination.k8s.io/v1",
+            "HorizontalPodAutoscaler": "autoscaling/v2",
+        }  # fmt: skip
         return self._dynamic.resources.get(api_version=versions.get(kind, "v1"), kind=kind)
 
     def apply(self, body: dict[str, Any], namespace: str) -> dict[str, Any]:

@@ -361,3 +361,40 @@ def test_lengths_that_waver_write_nothing(serving, connect, operator):
     after = serving.get(ROUTE)
     assert after["status"] == planned["status"]
     assert after["metadata"]["resourceVersion"] == planned["metadata"]["resourceVersion"]
+
+
+def test_routers_are_told_which_pools_wake(tenant, connect):
+    """No workers is what somebody wants who brings them back on demand, or what a person has set and nobody changes."""
+    decode = tenant.bodies["DecodePool/east-decode"]["spec"]
+    del decode["scaling"]
+    decode["replicas"] = 0
+    tenant.bodies["PrefillPool/west-prefill"]["spec"]["scaling"]["minReplicas"] = 0
+    tenant.bodies[ROUTE]["spec"]["limits"] = {"maxWaitingRequests": 7, "maxWaitSeconds": 0.5}
+    tenant.apply()
+    tenant.wait("ServiceAccount/chat-router", lambda _: True, "exists")
+    router = connect()
+    _, first = router.wait(lambda snapshot: snapshot.remote_prefill, "a snapshot")
+    assert (first.limits.max_waiting_requests, first.limits.max_wait_s) == (7, 0.5)
+    assert (first.decode.wakes, first.local_prefill.wakes, first.remote_prefill[0].pool.wakes) == (False, False, True)
+    router.send(pb.RouterMessage(demand=pb.Demand(pools=[pb.PoolDemand(name="east-decode", wanted_rps=-1.0)])))
+    tenant.apply(keda("east-decode"))
+    _, second = router.wait(lambda snapshot: snapshot.decode.wakes, "a pool that KEDA may wake")
+    tenant.delete("HorizontalPodAutoscaler/keda-hpa-chat")
+    router.wait(lambda found: found.version > second.version and not found.decode.wakes, "a pool that nobody wakes")
+
+
+def keda(pool):
+    """Return what KEDA makes of a ScaledObject for a decode pool."""
+    uid = "0f7a4f0e-0000-4000-8000-000000000000"
+    metric = {"metric": {"name": "x"}, "target": {"type": "AverageValue", "averageValue": "1"}}
+    return {
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {
+            "name": "keda-hpa-chat",
+            "ownerReferences": [{"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "chat", "uid": uid}],
+        },
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "prfaas.dev/v1alpha1", "kind": "DecodePool", "name": pool},
+            "minReplicas": 1, "maxReplicas": 4, "metrics": [{"type": "External", "external": metric}],
+        },
+    }  # fmt: skip
