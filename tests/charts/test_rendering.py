@@ -192,6 +192,51 @@ def test_only_one_way_to_log_in_at_prometheus(template: Template, helm_error: ty
         template("prfaas", "prometheus.bearerTokenSecret.name=a", "prometheus.basicAuthSecret=b")
 
 
+def test_actuators_are_served_when_asked_for(template: Template) -> None:
+    """The API server and KEDA reach the operator by a Service of their own, whose name the certificate is for."""
+    assert not [found for found in template("prfaas") if found["kind"] == "APIService"]
+    objects = template("prfaas", "externalMetrics.enabled=true", "keda.enabled=true", "keda.tls=true")
+    found = container(objects)
+    options, _ = main.parse(found["args"])
+    assert (options.external_metrics_port, options.external_scaler_port, options.external_scaler_tls) == (
+        6443, 50052, True,
+    )  # fmt: skip
+    service = only(objects, "Service", "prfaas-operator-actuators")["spec"]
+    containers = {port["name"]: port["containerPort"] for port in found["ports"]}
+    assert {containers[port["targetPort"]] for port in service["ports"]} == {6443, 50052}
+    registered = only(objects, "APIService")["spec"]
+    assert registered["service"] == {"name": "prfaas-operator-actuators", "namespace": "prfaas-system", "port": 6443}
+    secret = only(objects, "Secret")
+    assert registered["caBundle"] == secret["data"]["ca.crt"]
+    certificate = x509.load_pem_x509_certificate(base64.b64decode(secret["data"]["tls.crt"]))
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    # The API server checks for this name, KEDA for that of the address that it is given.
+    assert {"prfaas-operator-actuators.prfaas-system.svc", "prfaas-operator-actuators.prfaas-system"} <= set(
+        names.get_values_for_type(x509.DNSName)
+    )
+    (reader,) = (
+        item for item in objects if item["kind"] == "RoleBinding" and item["metadata"]["namespace"] == "kube-system"
+    )
+    assert reader["roleRef"]["name"] == "extension-apiserver-authentication-reader"
+
+
+def test_actuators_change_no_certificate(template: Template) -> None:
+    """Routers know the operator by it, so that asking for actuators later must not make another."""
+    plain, full = (
+        only(template("prfaas", *values), "Secret")["metadata"]["annotations"]
+        for values in ((), ("externalMetrics.enabled=true", "keda.enabled=true"))
+    )
+    assert plain == full
+
+
+def test_a_certificate_of_ones_own_comes_with_its_authority(template: Template, helm_error: type[Exception]) -> None:
+    mine = ("tls.existingSecret=mine", "externalMetrics.enabled=true")
+    with pytest.raises(helm_error, match=r"externalMetrics\.caBundle: is empty"):
+        template("prfaas", *mine)
+    objects = template("prfaas", *mine, "externalMetrics.caBundle=TUlORQ==")
+    assert only(objects, "APIService")["spec"]["caBundle"] == "TUlORQ=="
+
+
 def test_one_operator_runs_and_may_do_nothing_on_its_node(template: Template) -> None:
     objects = template("prfaas")
     deployment = only(objects, "Deployment")["spec"]

@@ -47,7 +47,7 @@ OWNED = Ownership(True, Reason.OWNED_BY_SPEC, "spec.replicas")
 
 
 def seen(deployment=None, fault=None, desired=2):
-    return Observation(desired, "rev", deployment, fault, None, OWNED)
+    return Observation(desired, "rev", deployment, None, fault, None, OWNED)
 
 
 AWAY = Fault(Reason.CLUSTER_UNREACHABLE, "no answer", stalled=False)
@@ -82,7 +82,7 @@ def test_conditions_of_a_pool(observation, ready, reason, reconciling, stalled):
 def test_numbers_that_cannot_be_seen_stay():
     """A cluster that does not answer is no reason to report zero workers."""
     stored = pool({"replicas": 4, "readyReplicas": 3, "updatedReplicas": 4, "revision": "old", "desiredReplicas": 4})
-    status = pool_status(stored, stored.model, Observation(None, None, None, AWAY, None, OWNED))
+    status = pool_status(stored, stored.model, Observation(None, None, None, None, AWAY, None, OWNED))
     assert (status.replicas, status.ready_replicas, status.updated_replicas) == (4, 3, 4)
     assert (status.revision, status.desired_replicas) == ("old", 4)
 
