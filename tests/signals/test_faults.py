@@ -252,7 +252,7 @@ async def test_a_bad_certificate(served, make_wire, tmp_path, wrong):
 
 
 async def test_an_expired_token(served, make_wire, tmp_path):
-    """A token that is refused is read again at once, so that a renewed one is used."""
+    """A token that is refused is read again soon, so that a renewed one is used."""
     wire, valid = make_wire(), "new"
 
     def guarded(handler, form):

@@ -14,7 +14,7 @@ Queries go through prometheus-api-client's `PrometheusConnect`, which is wrapped
 """
 
 from prfaas_operator.scaling.prometheus.client import Prometheus
-from prfaas_operator.scaling.prometheus.results import Element, Fault, Sample, Vector
+from prfaas_operator.scaling.prometheus.results import Element, Fault, Sample, Series, Vector
 from prfaas_operator.scaling.prometheus.servers import Servers
 
-__all__ = ["Element", "Fault", "Prometheus", "Sample", "Servers", "Vector"]
+__all__ = ["Element", "Fault", "Prometheus", "Sample", "Series", "Servers", "Vector"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
 
 import structlog
 from prometheus_api_client import PrometheusConnect
@@ -14,14 +16,29 @@ from urllib3.util.retry import Retry
 
 from prfaas_operator.api.conditions import Reason
 from prfaas_operator.scaling.prometheus.access import Access, AccessSource, SourceUnavailableError
-from prfaas_operator.scaling.prometheus.results import Fault, QueryError, Sample, Vector, read, single
+from prfaas_operator.scaling.prometheus.results import (
+    Fault,
+    QueryError,
+    Sample,
+    Series,
+    Vector,
+    read,
+    read_range,
+    single,
+)
 from prfaas_operator.scaling.prometheus.session import BoundedSession, Exchange
 
 _log = structlog.get_logger(__name__)
 
 _THREADS: Final = 4
 _REREAD_S: Final = 10.0
-"""Time after which credentials are looked at again; at once after the server refused them."""
+"""Time after which credentials are looked at again."""
+_REREAD_SOON_S: Final = 1.0
+"""The same while they are missing or refused, so that many questions at once do not each look."""
+
+_Answer = TypeVar("_Answer")
+# Asks in a thread; it is told within how many seconds the answer is needed.
+_Ask = Callable[[PrometheusConnect, Exchange, float], Any]
 
 
 class Prometheus:
@@ -34,7 +51,8 @@ class Prometheus:
         self._under_way: set[Exchange] = set()
         self._access: Access | None = None
         self._client: PrometheusConnect | None = None
-        self._read_at_s = float("-inf")
+        self._missing: QueryError | None = None  # why there is no connection
+        self._read_at_s = self._reread_at_s = float("-inf")
         self._reading = asyncio.Lock()
         self._quiet_until_s = float("-inf")
         self._closed = False
@@ -57,28 +75,39 @@ class Prometheus:
 
     async def select(self, query: str) -> Vector | Fault:
         """Return the instant vector of a query as of now, or why there is none."""
+        return await self._guarded(functools.partial(_ask, query=query), read)
+
+    async def history(self, query: str, start_s: float, end_s: float, step_s: float) -> Series | Fault:
+        """Return the one series of a query between two Unix times, or why there is none."""
+        return await self._guarded(
+            functools.partial(_ask_range, query=query, start_s=start_s, end_s=end_s, step_s=step_s), read_range
+        )
+
+    async def _guarded(self, ask: _Ask, understand: Callable[[Any, float, float], _Answer]) -> _Answer | Fault:
         try:
             client, access = await self._connected()
             self._check_quiet()
-            return await self._answer(client, access, query)
+            asked_s = self._clock()
+            result = await self._answer(client, access, ask)
+            return understand(result, asked_s, self._clock())
         except QueryError as error:
             if error.fault.reason is Reason.PROMETHEUS_UNAUTHORIZED:
-                self._read_at_s = float("-inf")
+                self._reread_at_s = min(self._reread_at_s, self._read_at_s + _REREAD_SOON_S)
             if error.retry_after_s:
                 self._quiet_until_s = time.monotonic() + error.retry_after_s
             where = f"{self._access.url}: " if self._access is not None else ""
             return Fault(error.fault.reason, f"{where}{error.fault.message}")
 
-    async def _answer(self, client: PrometheusConnect, access: Access, query: str) -> Vector:
+    async def _answer(self, client: PrometheusConnect, access: Access, ask: _Ask) -> Any:
         if self._closed:
             raise QueryError(Reason.PROMETHEUS_NOT_CONFIGURED, "it is not asked any more")
-        exchange, asked_s = Exchange(), self._clock()
+        exchange = Exchange()
         self._under_way.add(exchange)
         try:
             # `requests` limits each read; the limit here is on the whole, the wait for a thread included.
             async with asyncio.timeout(access.timeout_s):
-                result = await asyncio.get_running_loop().run_in_executor(
-                    self._executor, _ask, client, exchange, query, access.timeout_s
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._executor, ask, client, exchange, access.timeout_s
                 )
         except TimeoutError:
             raise QueryError(Reason.PROMETHEUS_TIMEOUT, f"no answer within {access.timeout_s:g} s") from None
@@ -86,24 +115,32 @@ class Prometheus:
             # Also on a deadline, and when the caller is cancelled: the thread is needed for others.
             exchange.cut()
             self._under_way.discard(exchange)
-        return read(result, asked_s, self._clock())
 
     async def _connected(self) -> tuple[PrometheusConnect, Access]:
         async with self._reading:
-            now_s = time.monotonic()
-            if now_s - self._read_at_s >= _REREAD_S:
-                try:
-                    access = await self._source.read()
-                except SourceUnavailableError as error:
-                    if self._access is None:
-                        raise QueryError(Reason.PROMETHEUS_NOT_CONFIGURED, str(error)) from error
-                    _log.debug("credentials not read", error=str(error))
-                else:
-                    if access != self._access:
-                        self._connect(access)
-                self._read_at_s = now_s
-        assert self._client is not None and self._access is not None  # noqa: S101, PT018  for the type checker
+            if time.monotonic() >= self._reread_at_s:
+                await self._reread()
+        if self._missing is not None or self._client is None or self._access is None:
+            raise self._missing or QueryError(Reason.PROMETHEUS_NOT_CONFIGURED, "nothing is known of it yet")
         return self._client, self._access
+
+    async def _reread(self) -> None:
+        self._read_at_s = time.monotonic()
+        self._reread_at_s = self._read_at_s + _REREAD_SOON_S
+        try:
+            access = await self._source.read()
+            if access != self._access:
+                self._connect(access)
+        except SourceUnavailableError as error:
+            # What was read last goes on.
+            if self._client is None:
+                self._missing = QueryError(Reason.PROMETHEUS_NOT_CONFIGURED, str(error))
+            _log.debug("credentials not read", error=str(error))
+        except QueryError as error:
+            self._missing = error
+        else:
+            self._missing = None
+            self._reread_at_s = self._read_at_s + _REREAD_S
 
     def _connect(self, access: Access) -> None:
         headers = dict(access.headers)
@@ -130,8 +167,27 @@ class Prometheus:
             raise QueryError(Reason.PROMETHEUS_THROTTLED, f"it wants to be asked again in {rest_s:.0f} s")
 
 
-def _ask(client: PrometheusConnect, exchange: Exchange, query: str, timeout_s: float) -> Any:
+def _ask(client: PrometheusConnect, exchange: Exchange, timeout_s: float, *, query: str) -> Any:
     with exchange.here():
-        # A server that knows how long it is waited for ends the evaluation then. Thanos leaves out what it cannot reach
-        # unless told not to; others pass over that parameter.
-        return client.custom_query(query, params={"timeout": f"{timeout_s:g}", "partial_response": "false"})
+        return client.custom_query(query, params=_limits(timeout_s))
+
+
+def _ask_range(
+    client: PrometheusConnect,
+    exchange: Exchange,
+    timeout_s: float,
+    *,
+    query: str,
+    start_s: float,
+    end_s: float,
+    step_s: float,
+) -> Any:
+    start, end = (datetime.fromtimestamp(at_s, UTC) for at_s in (start_s, end_s))
+    with exchange.here():
+        return client.custom_query_range(query, start, end, f"{step_s:g}", params=_limits(timeout_s))
+
+
+def _limits(timeout_s: float) -> dict[str, str]:
+    # A server that knows how long it is waited for ends the evaluation then. Thanos leaves out what it cannot reach
+    # unless told not to; others pass over that parameter.
+    return {"timeout": f"{timeout_s:g}", "partial_response": "false"}

@@ -50,6 +50,13 @@ class Vector:
 
 
 @dataclass(frozen=True, slots=True)
+class Series:
+    """Samples of one series in the order of their times: Unix time in seconds, and a finite value."""
+
+    samples: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """The answer to a question for one number; `value` is None exactly when `reason` says why."""
 
@@ -87,6 +94,26 @@ def read(result: Any, asked_s: float, answered_s: float) -> Vector:
         _check_clock(at_s, asked_s, answered_s)
         elements.append(Element(labels, value))
     return Vector(tuple(elements))
+
+
+def read_range(result: Any, asked_s: float, answered_s: float) -> Series:
+    """Return the series that is the `result` of a range query; values that are not finite are left out.
+
+    Raises:
+        QueryError: there is none, or more than one, or what it holds is no number.
+    """
+    del asked_s, answered_s  # the times of a range are those that were asked for
+    if not isinstance(result, list) or not all(isinstance(found, dict) for found in result):
+        raise QueryError(Reason.SIGNAL_INVALID, "the query returns no range of an instant vector")
+    if not result:
+        raise QueryError(Reason.SIGNAL_MISSING, "the query returns no sample in the whole range")
+    if len(result) > 1:
+        raise QueryError(Reason.SIGNAL_INVALID, f"the query returns {len(result)} series; aggregate them to one")
+    try:
+        samples = tuple((float(at_s), float(text)) for at_s, text in result[0]["values"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise QueryError(Reason.SIGNAL_INVALID, "the range holds what is no number") from error
+    return Series(tuple((at_s, value) for at_s, value in samples if math.isfinite(value)))
 
 
 def single(vector: Vector) -> Sample:

@@ -8,7 +8,7 @@ from prfaas_operator.api.prometheus import PrometheusAccess
 from prfaas_operator.clusters.api import ClusterApi
 from prfaas_operator.scaling.prometheus.access import PrometheusFiles, SecretAccess
 from prfaas_operator.scaling.prometheus.client import Prometheus
-from prfaas_operator.scaling.prometheus.results import Fault, Sample, Vector
+from prfaas_operator.scaling.prometheus.results import Fault, Sample, Series, Vector
 from prfaas_operator.scaling.queries import Workers
 
 # Returns `spec.prometheus` of a MemberCluster, by namespace and name; None when there is none.
@@ -43,6 +43,12 @@ class Servers:
     async def select(self, workers: Workers, query: str) -> Vector | Fault:
         """Ask the Prometheus that knows some workers for an instant vector."""
         return await self.of(workers.namespace, workers.cluster).select(query)
+
+    async def history(
+        self, workers: Workers, query: str, start_s: float, end_s: float, step_s: float
+    ) -> Series | Fault:
+        """Ask the Prometheus that knows some workers for one series between two Unix times."""
+        return await self.of(workers.namespace, workers.cluster).history(query, start_s, end_s, step_s)
 
     def forget(self, namespace: str, cluster: str) -> None:
         """Drop the Prometheus of a member that is gone, or has none any more."""

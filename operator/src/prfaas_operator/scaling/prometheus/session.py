@@ -262,7 +262,8 @@ def _unanswered(error: Exception) -> QueryError:
         if isinstance(found, ssl.SSLEOFError):
             # With TLS 1.3 the alert that says so is often overtaken by the end of the connection.
             return QueryError(
-                Reason.PROMETHEUS_UNREACHABLE, f"the server broke off, as if it wanted another client certificate: {found}"
+                Reason.PROMETHEUS_UNREACHABLE,
+                f"the server broke off, as if it wanted another client certificate: {found}",
             )
     if isinstance(error, requests.Timeout) or any(isinstance(found, TimeoutError) for found in _causes(error)):
         return QueryError(Reason.PROMETHEUS_TIMEOUT, "no answer in time")
