@@ -54,6 +54,9 @@ def test_the_charts_give_enough(tmp_path, another_operator, tenant, client):
             lambda _: any(event["reason"] == "RoutersPending" for event in team.client.list("Event", "team")),
             "the event",
         )
+        # Pods are marked before they go.
+        team.merge("PrefillPool/east-prefill", {"spec": {"replicas": 1}})
+        team.wait("Deployment/east-prefill", lambda found: found["spec"]["replicas"] == 1, "has a worker less")
         for key in team.bodies:
             team.delete(key)
         for key in team.bodies:
