@@ -73,11 +73,22 @@ def test_the_number_falls_by_those_whose_release_was_seen() -> None:
 
 def test_a_pod_that_the_controller_would_take_first_is_waited_for() -> None:
     """It deletes pods that are not ready before it looks at costs; this one still has requests."""
-    pods = [busy("a", stage=Stage.NOT_READY, marked_s=NOW_S - 9), ready("b", marked_s=NOW_S - 9, released=True)]
-    assert step([*pods, busy("c")], 3, 1).replicas == 3
-    # With one to go it is the one, and the other stays.
-    found = step([*pods, busy("c")], 3, 2)
-    assert (found.unmark, found.draining) == (("b",), ("a",))
+    pods = [busy("a", stage=Stage.NOT_READY), ready("b", marked_s=NOW_S - 9, released=True), busy("c")]
+    found = step(pods, 3, 2)
+    assert (found.draining, found.replicas) == (("b",), 3)
+    assert step(pods, 3, 2, NOW_S + 300).replicas == 2, "the time of the mark is up"
+    assert step([busy("a"), *pods[1:]], 3, 2).replicas == 2, "it is ready again"
+    # One that is marked as well, and still busy, is waited for too.
+    assert step([dataclasses.replace(pods[0], marked_s=NOW_S - 9), *pods[1:]], 3, 1).replicas == 3
+
+
+def test_what_has_not_started_takes_the_place_of_what_drains() -> None:
+    pods = [Pod("a", Stage.NOT_READY, started=False), busy("b", marked_s=NOW_S - 9), busy("c")]
+    found = step(pods, 3, 2)
+    assert (found.mark, found.unmark, found.release) == (("a",), ("b",), (Release("a", ReleaseReason.NOT_STARTED),))
+    # Of those that run, one that is not ready goes before one that is, but not before one that drains.
+    pods = [busy("a", stage=Stage.NOT_READY), ready("b"), busy("c", marked_s=NOW_S - 9)]
+    assert [step(pods, 3, desired).draining for desired in (2, 1)] == [("c",), ("a", "c")]
 
 
 def test_pods_that_do_not_exist_need_no_drain() -> None:
@@ -155,7 +166,8 @@ def test_invariants(pods: list[Pod], replicas: int, desired: int) -> None:
     for name in found.mark:
         for other in pods:
             stays = other.name not in found.draining and other.marked_s is None and not other.released
-            alike = (other.stage, other.outdated) == (by_name[name].stage, by_name[name].outdated)
+            pod = by_name[name]
+            alike = (other.stage, other.outdated, other.started) == (pod.stage, pod.outdated, pod.started)
             if stays and alike and other.load == 0 and len(pods) <= replicas:
                 assert not by_name[name].load, (name, other.name)
     if len(pods) > replicas:

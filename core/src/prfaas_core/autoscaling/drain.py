@@ -4,14 +4,14 @@ A worker that is to go first gets a mark: routers send it nothing more. It goes 
 means that a measurement taken after the mark shows nothing that runs, nothing that waits, and no KV that is still to be
 fetched. Without such a measurement nobody counts as idle.
 
-Pods that a rollout replaces anyway go first; then those that are not ready, as the ReplicaSet controller has it; then what is
-marked already, so that nobody's drain is given up half way; then the workers that were idle for longest; then those with the
-least load. When a pool is to grow again, marks are taken back before pods are added.
+Pods that a rollout replaces anyway go first; then those in which nothing has started; then what is marked already, so that
+nobody's drain is given up half way; then those that are not ready; then the workers that were idle for longest; then those with
+the least load. When a pool is to grow again, marks are taken back before pods are added.
 
 The ReplicaSet controller picks pods by its own order: not scheduled, pending, not ready, and only among pods that are alike in
 these the lowest deletion cost. So the number of replicas falls only as far as the pods that come first in that order are the
-ones that may go. While a rollout replaces pods, two ReplicaSets share the number and nobody can say which pod would go: then
-the number falls only when the time of a mark is up.
+ones that may go. While a rollout replaces pods, two ReplicaSets share the number and nobody can say which pod would go, so that
+nobody is let go for being idle. The time of a mark ends either wait.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def plan(pods: Iterable[Pod], replicas: int, desired: int, settings: Settings, n
         for pod in victims
         if not pod.released and (reason := _release(pod, settings, now_s, rolling_out)) is not None
     )
-    leaving = _leaving(staying, names, rolling_out)
+    leaving = _leaving(staying, names, settings, now_s, rolling_out)
     return Plan(
         mark=_names(pod for pod in victims if pod.marked_s is None),
         unmark=_names(pod for pod in staying if (pod.released or pod.marked_s is not None) and pod.name not in names),
@@ -153,32 +153,32 @@ def _preference(pod: Pod) -> tuple[object, ...]:
     busy = 1 if pod.load is None else 2 if pod.load > 0 else 0
     load = math.inf if pod.load is None else pod.load
     marks = (not pod.released, pod.marked_s is None)
-    return not pod.outdated, pod.stage, *marks, busy, -(pod.idle_s or 0.0), load, pod.name
+    return not pod.outdated, pod.started, *marks, pod.stage, busy, -(pod.idle_s or 0.0), load, pod.name
 
 
 def _release(pod: Pod, settings: Settings, now_s: float, rolling_out: bool) -> ReleaseReason | None:
     """Return why a pod may go, or None while it may not."""
     if not pod.started:
         return ReleaseReason.NOT_STARTED
-    if pod.marked_s is None:
-        return None
-    if now_s - pod.marked_s >= settings.timeout_s:
+    if _is_late(pod, settings, now_s):
         return ReleaseReason.TIMED_OUT
-    if not rolling_out and pod.load == 0 and pod.measured_s >= pod.marked_s + settings.settle_s:
-        return ReleaseReason.IDLE
-    return None
+    if rolling_out or pod.marked_s is None or pod.load != 0 or pod.measured_s < pod.marked_s + settings.settle_s:
+        return None
+    return ReleaseReason.IDLE
 
 
-def _leaving(staying: Sequence[Pod], victims: set[str], rolling_out: bool) -> int:
+def _leaving(staying: Sequence[Pod], victims: set[str], settings: Settings, now_s: float, rolling_out: bool) -> int:
     """Return how many pods the number of replicas may fall by now."""
+    released = [pod for pod in staying if pod.released and pod.name in victims]
     if rolling_out:
-        return sum(pod.released and pod.name in victims for pod in staying)
-    leaving = 0
-    for pod in staying:
-        if not pod.released or pod.name not in victims:
-            break
-        leaving += 1
-    return leaving
+        return len(released)
+    late = sum(_is_late(pod, settings, now_s) for pod in released)
+    first = next((at for at, pod in enumerate(staying) if not pod.released or pod.name not in victims), len(staying))
+    return max(first, late)
+
+
+def _is_late(pod: Pod, settings: Settings, now_s: float) -> bool:
+    return pod.marked_s is not None and now_s - pod.marked_s >= settings.timeout_s
 
 
 def _marked_s(pod: Pod, now_s: float) -> float:

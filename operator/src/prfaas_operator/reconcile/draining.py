@@ -61,7 +61,7 @@ class Drain:
     def message(self) -> str:
         """What people should know; empty when nobody drains."""
         if not self.names or self.latest is None:
-            return ""
+            return f"the pool keeps {self.replicas}: {self.fault}" if self.fault else ""
         workers = "1 worker drains" if len(self.names) == 1 else f"{len(self.names)} workers drain"
         text = f"{workers}, until {self.latest:%H:%M:%S} UTC at the latest"
         return f"{text}; which are idle is not known: {self.fault}" if self.fault else text
@@ -104,7 +104,8 @@ def next_step(
     if not member.cache.listed((POD, DEPLOYMENT)):
         # Who could go is not known; growing needs no such knowledge.
         before = replicas if deployment is not None else model.status.desired_replicas or 0
-        return Drain(max(desired, before))
+        fault = "the pods cannot be listed, so nobody knows who could go" if before > desired else ""
+        return Drain(max(desired, before), fault=fault)
     bodies = active_pods(member, stored)
     if deployment is None or owner_uid(deployment) != stored.uid:
         return Drain(desired)
@@ -125,7 +126,7 @@ def next_step(
         names=plan.draining,
         usable=sum(is_ready(body) for name, body in bodies.items() if name not in plan.draining),
         latest=datetime.fromtimestamp(plan.latest_s, UTC) if plan.latest_s is not None else None,
-        fault=reading.fault if reading is not None else "",
+        fault=reading.fault if reading is not None and plan.draining else "",
         plan=plan,
         pods=bodies,
         usual_cost=(template.get("annotations") or {}).get(COST_ANNOTATION),
