@@ -137,7 +137,8 @@ def test_pools_that_cannot_exchange_are_refused_with_the_way_out(exchanging):
     exchanging.merge(DECODE, {"spec": {"replicas": None, "scaling": scaling}})
     found = exchanging.wait_reason(ROUTE, "RolesActive", "RolesRefused")
     assert found["message"] == (
-        "DecodePool east-decode has scaling, which sizes it by itself; give it replicas, or set roles.mode Fixed"
+        "DecodePool east-decode has scaling, and PrefillPool east-prefill has replicas; give both scaling, or both replicas, "
+        "or set roles.mode Fixed"
     )
     exchanging.merge(DECODE, {"spec": {"scaling": None, "replicas": 3}})
     exchanging.wait_reason(ROUTE, "RolesActive", "InputsMissing")
@@ -147,3 +148,44 @@ def test_pools_that_cannot_exchange_are_refused_with_the_way_out(exchanging):
     exchanging.apply(second)
     assert "belongs to the route other too" in exchanging.wait_reason(ROUTE, "RolesActive", "RolesRefused")["message"]
     assert exchanging.wait_reason("InferenceRoute/other", "RolesActive", "FixedRoles")
+
+
+def scaling(query, most):
+    """Sizes by a total that the test says, and settles at once."""
+    at_once = {"stabilizationWindowSeconds": 0}
+    return {
+        "minReplicas": 1, "maxReplicas": most, "startupSeconds": 0,
+        "signals": [{"name": "Query", "query": query, "targetType": "AverageValue", "targetValue": 1, "windowSeconds": 5}],
+        "behavior": {"scaleUp": at_once, "scaleDown": at_once},
+    }  # fmt: skip
+
+
+def test_pools_with_autoscalers_are_advised_and_get_their_way(exchanging, report_short_prompts, prometheus):
+    """A conversion keeps the sum, within the bounds, and a pool that needs its instance gets it back at once."""
+    prometheus.values |= {"prefill_work": "3", "decode_work": "3"}
+    for key, query in ((PREFILL, "prefill_work"), (DECODE, "decode_work")):
+        exchanging.merge(key, {"spec": {"replicas": None, "scaling": scaling(query, 4)}})
+        exchanging.wait(key, lambda f: f["status"].get("autoscaling", {}).get("desiredReplicas") == 3, "asks for 3")
+    report_short_prompts()
+    prometheus.values["vllm:generation_tokens_total"] = "2000"
+    advised = exchanging.wait(ROUTE, lambda f: f["status"].get("roles", {}).get("advice"), "advises")
+    assert advised["status"]["roles"]["advice"] == {"toDecode": 1, "prefillReplicas": 2, "decodeReplicas": 4}
+    assert advised["status"]["roles"]["toDecode"] == 0
+
+    def sized(key, replicas, reason):
+        def check(found):
+            status = found["status"]["autoscaling"]
+            last = status["decisions"][0]
+            return status["desiredReplicas"] == last["toReplicas"] == replicas and last["reason"] == reason
+
+        exchanging.wait(key, check, f"has {replicas} by {reason}")
+
+    sized(PREFILL, 2, "PlannerCeiling")
+    sized(DECODE, 4, "PlannerFloor")
+    exchanging.set_ready("prfaas.dev/pool=east-decode", 4)
+    # The best split is 1 and 5, which is more than the decode pool's maximum.
+    decided(exchanging, "BestSplit")
+    prometheus.values["prefill_work"] = "4"
+    sized(PREFILL, 4, "AboveTarget")
+    sized(DECODE, 3, "BelowTarget")
+    exchanging.wait(ROUTE, lambda found: "advice" not in found["status"]["roles"], "takes its advice back")

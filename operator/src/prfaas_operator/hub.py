@@ -34,11 +34,13 @@ from prfaas_operator.options import Options
 from prfaas_operator.reconcile import budgets, clusters, links, planning, pools, profiles, routes, sizing
 from prfaas_operator.reconcile.children import Children
 from prfaas_operator.reconcile.context import Context
+from prfaas_operator.reconcile.forecasts import forecasted_pools
 from prfaas_operator.reconcile.metering import decode_pools, metered_links
 from prfaas_operator.reconcile.totals import SignalTotals
 from prfaas_operator.scaling.answers import AnswerMeter
 from prfaas_operator.scaling.budgets import Budgets
 from prfaas_operator.scaling.capacities import LinkCapacities
+from prfaas_operator.scaling.forecast import Forecaster, smoothed
 from prfaas_operator.scaling.idleness import IdlenessMeter
 from prfaas_operator.scaling.links import LinkMeter
 from prfaas_operator.scaling.measurement import measure
@@ -119,6 +121,12 @@ class Hub:
                 interval_s=options.role_interval_s,
             ),
             budgets=Budgets(book=lambda namespace: budgets.book(self.context, namespace), on_change=queue.add),
+            forecasts=Forecaster(
+                self._prometheus.history,
+                pools=lambda: forecasted_pools(self.context),
+                smooth=smoothed,
+                metrics=metrics,
+            ),
             links=LinkMeter(
                 self._prometheus.ask,
                 links=lambda: metered_links(self.context),
@@ -175,6 +183,7 @@ class Hub:
             ("autoscaling", self.context.scaler.run()),
             ("autoscalers", self.context.autoscalers.run()),
             ("roles", self.context.roles.run()),
+            ("forecasts", self.context.forecasts.run()),
             ("links", self.context.links.run()),
             ("answers", self.context.answers.run()),
             ("capacities", self.context.capacities.run()),

@@ -97,6 +97,15 @@ class Metrics:
             "prfaas_operator_draining_workers", "Workers that get no new work and go when they are idle.",
             ["namespace", "kind", "pool"], registry=registry,
         )  # fmt: skip
+        self.forecast_replicas = Gauge(
+            "prfaas_operator_forecast_replicas", "Workers that the predicted load of a pool asks for.",
+            ["namespace", "kind", "pool"], registry=registry,
+        )  # fmt: skip
+        self.forecast_error = Gauge(
+            "prfaas_operator_forecast_error",
+            "Mean absolute error of a pool's predictions whose time has come, relative to what came.",
+            ["namespace", "kind", "pool"], registry=registry,
+        )  # fmt: skip
         self.budget_used = Gauge(
             "prfaas_operator_budget_used", "What pools take of a resource, by what they ask for.",
             ["namespace", "budget", "resource"], registry=registry,
@@ -136,6 +145,18 @@ class Metrics:
         _remove(self.scaling_active, *pool)
         for metric in (self.scaling_signal, self.scaling_target):
             metric.remove_by_labels(dict(zip(("namespace", "kind", "pool"), pool, strict=True)))
+
+    def forecast(self, namespace: str, kind: str, pool: str, replicas: int | None, error: float | None) -> None:
+        """Record what is predicted of a pool, and how wrong predictions were; what is not known has no series."""
+        for metric, value in ((self.forecast_replicas, replicas), (self.forecast_error, error)):
+            if value is None:
+                _remove(metric, namespace, kind, pool)
+            else:
+                metric.labels(namespace, kind, pool).set(value)
+
+    def unforecast(self, namespace: str, kind: str, pool: str) -> None:
+        """Drop the series of a pool without a forecast."""
+        self.forecast(namespace, kind, pool, None, None)
 
     def budgeted(
         self,

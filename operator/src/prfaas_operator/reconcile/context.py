@@ -26,6 +26,7 @@ from prfaas_operator.scaling.answers import AnswerMeter
 from prfaas_operator.scaling.budgets import Budgets
 from prfaas_operator.scaling.capacities import LinkCapacities
 from prfaas_operator.scaling.idleness import IdlenessMeter
+from prfaas_operator.scaling.forecast import Forecaster
 from prfaas_operator.scaling.links import LinkMeter
 from prfaas_operator.scaling.pools import PoolScaler
 from prfaas_operator.scaling.roles import RoleBalancer
@@ -54,6 +55,7 @@ class Context:
     autoscalers: Autoscalers
     roles: RoleBalancer
     budgets: Budgets
+    forecasts: Forecaster
     links: LinkMeter
     capacities: LinkCapacities
     answers: AnswerMeter

@@ -3,7 +3,7 @@
 import contextlib
 from datetime import UTC, datetime
 
-from prfaas_core.autoscaling import Ceiling, Floor, ScalingReason
+from prfaas_core.autoscaling import Ceiling, ScalingReason
 from prfaas_core.errors import CoreError
 from prfaas_core.profiles import Profile
 from prfaas_operator import api
@@ -71,14 +71,14 @@ def observed_pool(
 
 def surroundings(context: Context, pool: ScaledPool) -> Surroundings:
     """Return what others say about the size of a pool."""
-    floor = schedule.in_force(pool.scaling.schedules, datetime.now(UTC)).floor
-    floors: tuple[Floor, ...] = (floor,) if floor is not None else ()
+    floors = (schedule.in_force(pool.scaling.schedules, datetime.now(UTC)).floor, context.forecasts.floor(pool.ref))
     return Surroundings(
         demand=demand(context, pool.ref),
-        floors=(*floors, *context.roles.floors(pool.ref)),
+        floors=(*(floor for floor in floors if floor is not None), *context.roles.floors(pool.ref)),
         ceilings=(
             *_links(context, pool), *context.budgets.ceilings(pool.ref), *context.roles.ceilings(pool.ref),
         ),
+        forecast=context.forecasts.view(pool.ref),
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from prfaas_operator.scaling.prometheus.session import BoundedSession, Exchange
 
 _log = structlog.get_logger(__name__)
 
-_THREADS: Final = 4
+_THREADS: Final = 8
 _REREAD_S: Final = 10.0
 """Time after which credentials are looked at again."""
 _REREAD_SOON_S: Final = 1.0
@@ -51,10 +51,12 @@ class Prometheus:
         self._under_way: set[Exchange] = set()
         self._access: Access | None = None
         self._client: PrometheusConnect | None = None
-        self._missing: QueryError | None = None  # why there is no connection
+        self._missing: Fault | None = Fault(Reason.PROMETHEUS_NOT_CONFIGURED, "nothing is known of it yet")
         self._read_at_s = self._reread_at_s = float("-inf")
         self._reading = asyncio.Lock()
         self._quiet_until_s = float("-inf")
+        self._threads = asyncio.Semaphore(_THREADS)
+        self._hangs = False  # the last answer did not come
         self._closed = False
 
     def close(self) -> None:
@@ -101,27 +103,39 @@ class Prometheus:
     async def _answer(self, client: PrometheusConnect, access: Access, ask: _Ask) -> Any:
         if self._closed:
             raise QueryError(Reason.PROMETHEUS_NOT_CONFIGURED, "it is not asked any more")
+        if self._hangs and self._threads.locked():
+            # Those that are under way find out whether it answers again; nobody else needs to wait for that.
+            raise QueryError(Reason.PROMETHEUS_TIMEOUT, f"no answer within {access.timeout_s:g} s to others")
         exchange = Exchange()
         self._under_way.add(exchange)
         try:
-            # `requests` limits each read; the limit here is on the whole, the wait for a thread included.
             async with asyncio.timeout(access.timeout_s):
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._executor, ask, client, exchange, access.timeout_s
-                )
+                await self._threads.acquire()
+            try:
+                # `requests` limits each read; the limit here is on the whole.
+                async with asyncio.timeout(access.timeout_s):
+                    result = await asyncio.get_running_loop().run_in_executor(
+                        self._executor, ask, client, exchange, access.timeout_s
+                    )
+            finally:
+                self._threads.release()
         except TimeoutError:
+            self._hangs = True
             raise QueryError(Reason.PROMETHEUS_TIMEOUT, f"no answer within {access.timeout_s:g} s") from None
         finally:
             # Also on a deadline, and when the caller is cancelled: the thread is needed for others.
             exchange.cut()
             self._under_way.discard(exchange)
+        self._hangs = False
+        return result
 
     async def _connected(self) -> tuple[PrometheusConnect, Access]:
         async with self._reading:
             if time.monotonic() >= self._reread_at_s:
                 await self._reread()
-        if self._missing is not None or self._client is None or self._access is None:
-            raise self._missing or QueryError(Reason.PROMETHEUS_NOT_CONFIGURED, "nothing is known of it yet")
+        if self._missing is not None:
+            raise QueryError(self._missing.reason, self._missing.message)
+        assert self._client is not None and self._access is not None  # noqa: S101, PT018  for the type checker
         return self._client, self._access
 
     async def _reread(self) -> None:
@@ -134,10 +148,10 @@ class Prometheus:
         except SourceUnavailableError as error:
             # What was read last goes on.
             if self._client is None:
-                self._missing = QueryError(Reason.PROMETHEUS_NOT_CONFIGURED, str(error))
+                self._missing = Fault(Reason.PROMETHEUS_NOT_CONFIGURED, str(error))
             _log.debug("credentials not read", error=str(error))
         except QueryError as error:
-            self._missing = error
+            self._missing = error.fault
         else:
             self._missing = None
             self._reread_at_s = self._read_at_s + _REREAD_S
