@@ -25,8 +25,8 @@ from prfaas_operator.reconcile.children import Children
 from prfaas_operator.scaling.answers import AnswerMeter
 from prfaas_operator.scaling.budgets import Budgets
 from prfaas_operator.scaling.capacities import LinkCapacities
-from prfaas_operator.scaling.idleness import IdlenessMeter
 from prfaas_operator.scaling.forecast import Forecaster
+from prfaas_operator.scaling.idleness import IdlenessMeter
 from prfaas_operator.scaling.links import LinkMeter
 from prfaas_operator.scaling.pools import PoolScaler
 from prfaas_operator.scaling.roles import RoleBalancer
