@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,14 @@ def wait(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S
             return found
         assert time.monotonic() < end_s, f"not within {deadline_s} s: {what}"
         time.sleep(0.05)
+
+
+async def disconnected() -> None:
+    """Return when the loop has no connection left: those with TLS take their leave before they are gone."""
+    async with asyncio.timeout(DEADLINE_S):
+        # One entry is the loop's own.
+        while len(asyncio.get_running_loop()._selector.get_map()) > 1:  # type: ignore[attr-defined]  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 class Tenant:
@@ -231,6 +239,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield found
 
 
+@pytest.fixture
+async def connections() -> AsyncIterator[None]:
+    """End a test's loop when its connections are closed."""
+    yield
+    await disconnected()
+
+
 @pytest.fixture(scope="session")
 def client(cluster: Cluster) -> Iterator[httpx.Client]:
     with cluster.client() as found:
@@ -288,8 +303,7 @@ class MetricsApi:
         self._task = asyncio.create_task(server.run())
         await asyncio.gather(self._task, return_exceptions=True)
         await client.close()
-        # TLS connections take their leave before they are gone: aiohttp's documentation, "Graceful shutdown".
-        await asyncio.sleep(0.25)
+        await disconnected()
 
     def start(self) -> None:
         self._thread.start()

@@ -40,7 +40,7 @@ class Heard:
 
 
 @pytest.fixture
-async def mirror(cluster, tmp_path):
+async def mirror(cluster, connections, tmp_path):
     """Make mirrors for a user who may do nothing yet."""
     kubeconfig = tmp_path / "limited.kubeconfig"
     kubeconfig.write_bytes(cluster.kubeconfig("limited"))
