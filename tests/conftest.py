@@ -19,6 +19,7 @@ REPOSITORY = TESTS.parent
 _ADDRESSES = (f"127.{140 + os.getpid() % 100}.{n // 250}.{n % 250 + 1}" for n in itertools.count())
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups at the same moment
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the tests of a folder run in one process where there are several, since they share clusters."""
     for item in items:
