@@ -166,6 +166,7 @@ class Wire:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 64
 
             def get_request(self) -> Any:
                 found, address = super().get_request()
