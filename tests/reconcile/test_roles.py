@@ -175,8 +175,8 @@ def test_pools_with_autoscalers_are_advised_and_get_their_way(exchanging, report
     def sized(key, replicas, reason):
         def check(found):
             status = found["status"]["autoscaling"]
-            last = status["decisions"][0]
-            return status["desiredReplicas"] == last["toReplicas"] == replicas and last["reason"] == reason
+            taken = [(item["toReplicas"], item["reason"]) for item in status.get("decisions", [])]
+            return status["desiredReplicas"] == replicas and (replicas, reason) in taken
 
         exchanging.wait(key, check, f"has {replicas} by {reason}")
 
