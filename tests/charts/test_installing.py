@@ -111,6 +111,7 @@ def pairs(verbs: str, *resources: str) -> set[tuple[str, str]]:
         ("prfaas", ("nodeSelector.pool=system", "tolerations[0].operator=Exists", "priorityClassName=system-cluster-critical",
                     "imagePullSecrets[0].name=pull", "extraEnv[0].name=A", "extraEnv[0].value=b", "podLabels.a=b",
                     "podAnnotations.a=b", "serviceAccount.annotations.a=b", "service.annotations.a=b")),
+        ("prfaas", ("externalMetrics.enabled=true", "keda.enabled=true", "keda.tls=true")),
         ("prfaas-member", ("token.create=true",)),
         ("prfaas-member", ("namespaces={team-a,team-b}", "serviceAccount.create=false")),
     ],
@@ -213,6 +214,7 @@ def test_the_operator_has_the_rights_of_the_readme_on_the_hub_and_no_others(hub:
         | pairs("patch", *(f"{kind}/status.prfaas.dev" for kind in KINDS))
         | pairs("update", *(f"{kind}/finalizers.prfaas.dev" for kind in KINDS))
         | pairs("create", "events")
+        | pairs("get list watch", "horizontalpodautoscalers.autoscaling")
     )
     assert granted(cluster, HUB, "team-b") == everywhere
     assert granted(cluster, HUB, "team-a") == everywhere | pairs("get", "secrets")
