@@ -26,7 +26,7 @@ controlplane: $(VENV)/installed ## build the programs of the local clusters, onc
 	$(BIN)/python -m prfaas_local.binaries
 
 test: check controlplane ## run every check and every test
-	$(BIN)/pytest tests --numprocesses=auto --maxprocesses=4 --dist=loadgroup
+	$(BIN)/pytest tests --numprocesses=auto --maxprocesses=4 --dist=loadscope
 	$(BIN)/pytest e2e
 
 check: $(VENV)/installed ## format, lint, types, imports, generated files

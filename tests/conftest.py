@@ -13,18 +13,22 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-TESTS = Path(__file__).resolve().parent
-REPOSITORY = TESTS.parent
+REPOSITORY = Path(__file__).resolve().parents[1]
 _ADDRESSES = (f"127.{140 + os.getpid() % 100}.{n // 250}.{n % 250 + 1}" for n in itertools.count())
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups at the same moment
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of a folder run in one process where there are several, since they share clusters."""
-    for item in items:
-        if item.path.is_relative_to(TESTS):
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).parts[0]))
+class FolderScheduling(LoadScopeScheduling):
+    """Runs the tests of a folder in one process, since they share clusters, and those of different folders beside each other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return str(Path(nodeid.partition("::")[0]).parent)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FolderScheduling:
+    return FolderScheduling(config, log)
 
 
 class Process:
