@@ -35,6 +35,7 @@ MANIFESTS = REPOSITORY / "e2e" / "manifests"
 TRACE = REPOSITORY / "e2e" / "traces" / "mooncake_conversation_600.jsonl"
 NAMESPACE = "prfaas-demo"
 ANSWER_S = 60.0
+READY_KINDS = ("MemberCluster", "PrefillPool", "DecodePool", "InferenceRoute")
 PROVIDER = os.environ.get("PRFAAS_E2E_PROVIDER", providers.PROCESSES)
 UP_S = {providers.PROCESSES: 240, providers.KIND: 3600}
 """How long `prfaas up` may take; on kind it builds images and pulls others."""
@@ -116,6 +117,7 @@ class Installed:
         self.environment, self.manifests = providers.prepared(PROVIDER, state_dir, Manifests.load(MANIFESTS))
         self.installation = Installation(self.environment, REPOSITORY / "charts", self.manifests)
         self._url = self.installation.wait_ready()
+        self._specs = {key: item["spec"] for key, item in self._objects().items()}
 
     @property
     def url(self) -> str:
@@ -169,26 +171,22 @@ class Installed:
             time.sleep(0.1)
 
     def converged(self) -> bool:
-        """Whether everything is as the manifests say."""
-        return all(
-            self.condition(kind, item["metadata"]["name"])[0] == "True"
-            for kind in ("MemberCluster", "PrefillPool", "DecodePool", "InferenceRoute")
-            for item in self.manifests.of_kind(kind)
+        """Whether everything is as its spec says."""
+        found = self._objects()
+        return found.keys() == self._specs.keys() and all(
+            _is_ready(item) for item in found.values() if item["kind"] in READY_KINDS
         )
 
     def restore(self) -> None:
         """Bring the environment back to its manifests."""
         if PROVIDER != providers.KIND:
             self.link(fault="none", capacityBps=self.manifests.link_capacity_bps)
-        if len(
-            self.kubectl("get", "-f", str(self.manifests.folder), "--ignore-not-found", "-o", "name").splitlines()
-        ) < len(self.manifests.objects):
+        if self._objects().keys() != self._specs.keys():
             self.kubectl("apply", "-f", str(self.manifests.folder))
         # Applying leaves what others have set; here the whole spec goes back at once.
-        for item in self.manifests.objects:
-            self.patch(
-                item["kind"], item["metadata"]["name"], [{"op": "replace", "path": "/spec", "value": item["spec"]}]
-            )
+        for key, item in self._objects().items():
+            if item["spec"] != self._specs[key]:
+                self.patch(*key, [{"op": "replace", "path": "/spec", "value": self._specs[key]}])
         self.wait(self.converged, "the objects to be ready", 90)
 
     def replay(self, requests: int, speed: float) -> Replay:
@@ -237,11 +235,26 @@ class Installed:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
 
+    def _objects(self) -> dict[tuple[str, str], Json]:
+        """Return the objects of the manifests that are there, by kind and name."""
+        text = self.kubectl("get", "-f", str(self.manifests.folder), "--ignore-not-found", "-o", "json")
+        found: Json = json.loads(text) if text else {"items": []}
+        return {(item["kind"], item["metadata"]["name"]): item for item in found.get("items", [found])}
+
     def _state(self) -> str:
         try:
             return self.kubectl("get", "prfaas")
         except LocalClusterError as error:
             return str(error)
+
+
+def _is_ready(item: Json) -> bool:
+    """Return whether an object says of its newest generation that it is ready."""
+    return any(
+        (found["type"], found["status"], found["observedGeneration"])
+        == ("Ready", "True", item["metadata"]["generation"])
+        for found in (item.get("status") or {}).get("conditions") or ()
+    )
 
 
 def _hostname(pid: int) -> str | None:
@@ -290,8 +303,7 @@ def installed(
 
 
 @pytest.fixture
-def system(installed: Installed) -> Iterator[Installed]:
-    """The environment as its manifests say; a test may do to it what it wants."""
+def system(installed: Installed) -> Installed:
+    """The environment as its manifests say; a test may do to it what it wants, since the next one restores it."""
     installed.restore()
-    yield installed
-    installed.restore()
+    return installed

@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(420)]
 
 # Of this the trace takes about half at four times its speed, so that a fifth of it is far too little.
 CAPACITY_BPS = 50e6
-REQUESTS, SPEED = 600, 4
-DROP_AFTER = 200  # answers
+REQUESTS, SPEED = 450, 4
+DROP_AFTER = 100  # answers
 FOLLOWS_WITHIN_S = 15.0
 
 
@@ -81,7 +81,7 @@ def capacity_state(system: Any) -> str:
 
 def settled(system: Any) -> int:
     """Serve the trace once, so that lengths and link are measured; return the threshold for it."""
-    outcomes = system.replay(300, SPEED).outcomes()
+    outcomes = system.replay(200, SPEED).outcomes()
     assert [outcome.error for outcome in outcomes if outcome.error] == []
     assert system.get("inferenceroute", "chat")["status"]["thresholdSource"] == "Measured"
     return threshold(system)

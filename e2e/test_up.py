@@ -27,8 +27,8 @@ def test_the_trace_is_served_from_both_sides_and_the_numbers_add_up(installed: A
     assert re.search(r"west-prefill +│ +\d at \d+ s", installed.output)
 
 
-def test_status_shows_the_objects_as_a_tree(installed: Any, prfaas: Callable[..., subprocess.Popen[str]]) -> None:
-    status = prfaas("status", f"--state-dir={installed.state_dir}")
+def test_status_shows_the_objects_as_a_tree(system: Any, prfaas: Callable[..., subprocess.Popen[str]]) -> None:
+    status = prfaas("status", f"--state-dir={system.state_dir}")
     output, _ = status.communicate(timeout=30)
     assert status.returncode == 0, output
     for wanted in (
