@@ -126,3 +126,13 @@ def test_a_budget_hears_when_pools_ask_for_something_else() -> None:
     balance = world.budgets.balance("t")
     assert balance is not None
     assert (balance.has[A], balance.wanted[A]) == (2, 2)
+
+
+def test_the_first_budget_of_a_namespace_is_heeded_as_soon_as_it_is_looked_at() -> None:
+    world = World(limits={})
+    found: list[Book | None] = [None]
+    budgets = Budgets(book=lambda _: found[0], on_change=world.told.append)
+    assert budgets.ceilings(A) == ()
+    found[0] = Book({GPUS: Limit("east", "accelerators", 8)}, {A: pool()})
+    assert budgets.balance("t") is not None
+    assert [ceiling.replicas for ceiling in budgets.ceilings(A)] == [1]

@@ -172,16 +172,16 @@ class Budgets:
         return Balance(account.book, has, wanted, account.allocate(account.requests))
 
     def _account(self, namespace: str) -> _Account | None:
-        now_s = time.monotonic()
-        read_at_s, account = self._accounts.get(namespace, (float("-inf"), None))
-        if now_s - read_at_s > _BOOK_AGE_S:
-            book = self._read(namespace)
-            account = None
-            if book is not None:
-                account = _Account(book)
-                for ref, pool in book.pools.items():
-                    account.enter(ref, self._request(ref, pool))
-            self._accounts[namespace] = (now_s, account)
+        now_s, known = time.monotonic(), self._accounts.get(namespace)
+        # A namespace without budgets costs nothing: of its first one `balance` is asked.
+        if known is not None and (known[1] is None or now_s - known[0] <= _BOOK_AGE_S):
+            return known[1]
+        book, account = self._read(namespace), None
+        if book is not None:
+            account = _Account(book)
+            for ref, pool in book.pools.items():
+                account.enter(ref, self._request(ref, pool))
+        self._accounts[namespace] = (now_s, account)
         return account
 
     def _request(self, ref: Ref, pool: BudgetedPool) -> Request:
