@@ -23,7 +23,7 @@ from prfaas_operator.scaling.prometheus import Prometheus
 from prfaas_operator.scaling.prometheus.access import PrometheusFiles
 from prfaas_operator.scaling.queries import Workers
 
-POOLS, PODS = 26, 2
+POOLS, PODS = 32, 2
 TWICE, STEADY = 0, 1  # the pool whose pods a second job scrapes too, and one that serves all the time
 PROFILE = Profile(
     model="m", max_model_len_tokens=100_000, bytes_per_token=4, accelerator="a", accelerators_per_instance=1,

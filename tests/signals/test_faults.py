@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from prfaas_core import autoscaling
-from prfaas_core.autoscaling import History, Observed, ScalingReason
+from prfaas_core.autoscaling import History, Observed, ScalingReason, TargetType
 from prfaas_local.certificates import Authority
 from prfaas_operator.api.scaling import SignalName
 from prfaas_operator.scaling.observation import Question, observe
@@ -227,6 +227,22 @@ async def test_throttled_for_a_while(served, make_wire):
     server.close()
 
 
+async def test_one_that_hangs(served, make_wire):
+    """Of many questions a few find out whether it answers again; the others fail at once, and do not pile up."""
+    wire = make_wire()
+    served.server = server = Prometheus(PrometheusFiles(url=wire.url, timeout_s=0.5))
+    subject = served.subject(LOAD, ready_replicas=2)
+    wire.break_(slow(wire))
+    await asyncio.gather(*(observe(server, subject) for _ in range(40)))
+    before = wire.asked
+    looks = await asyncio.gather(*(observe(server, subject) for _ in range(40)))
+    assert {found.reading.fault for (found,) in looks} == {ScalingReason.PROMETHEUS_TIMEOUT}
+    assert 1 <= wire.asked - before <= 8
+    wire.mend()
+    await served.until(subject, healthy)
+    server.close()
+
+
 @pytest.mark.parametrize("wrong", ["authority", "host"])
 async def test_a_bad_certificate(served, make_wire, tmp_path, wrong):
     """A certificate of somebody else, or for another host, is not trusted; a good one is again."""
@@ -417,18 +433,16 @@ async def test_a_query_of_ones_own(served, name):
         "Query", SignalName.QUERY, target=1.0, window_s=60, query=query.replace("%s", served.workers.selector)
     )
     good = Question(
-        "good",
-        SignalName.QUERY,
-        target=1.0,
-        window_s=60,
+        "good", SignalName.QUERY, target=1.0, window_s=60, target_type=TargetType.AVERAGE_VALUE,
         query=f"sum(vllm:num_requests_running{served.workers.selector}) # all",
-    )
+    )  # fmt: skip
     subject = served.subject(own, LOAD, good, ready_replicas=2)
     wrong, built_in, right = await served.until(subject, lambda _, load, query: healthy(load) and healthy(query))
     assert wrong.reading.value is None
     assert wrong.reading.fault is ScalingReason(reason)
     assert words in wrong.reading.message
     assert right.query == good.query
+    assert (right.reading.target_type, right.reading.work) == (TargetType.AVERAGE_VALUE, True)
     assert built_in.reading.fault is None
 
 

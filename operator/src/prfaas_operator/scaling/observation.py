@@ -107,7 +107,7 @@ async def _own(server: Prometheus, signal: Question, subject: Subject) -> Measur
         return Measured(_faulty(signal, signal.target_type, *_stale(age_s), age_s=age_s), query)
     reading = Reading(
         signal.name, signal.target, signal.target_type, sample.value, age_s=age_s, window_s=signal.window_s,
-        guard=signal.guard,
+        guard=signal.guard, work=signal.target_type is TargetType.AVERAGE_VALUE,
     )  # fmt: skip
     return Measured(reading, query)
 
