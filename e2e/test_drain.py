@@ -38,8 +38,8 @@ def test_workers_that_go_drop_nothing(system: Any, record_property: Any) -> None
         system.patch(kind, name, spec)
     system.patch("inferenceroute", "chat", {"spec": {"policy": {"threshold": 4000}}})
     wait_pods(system, 3)
-    load = system.replay(300, speed=4)
-    load.wait_answered(30)
+    load = system.replay(220, speed=4)
+    load.wait_answered(20)
 
     began_s = time.monotonic()
     resize(system, 1)
@@ -47,7 +47,7 @@ def test_workers_that_go_drop_nothing(system: Any, record_property: Any) -> None
         system.wait(lambda name=name, kind=kind: system.condition(kind, name)[1] == "Draining", f"{name} to drain")
     wait_pods(system, 1)
     record_property("drained_s", time.monotonic() - began_s)
-    assert load.answered < 300, "the workers went after the load was over"
+    assert load.answered < 220, "the workers went after the load was over"
 
     # And back again, while it is still there.
     resize(system, 2)
