@@ -1,11 +1,13 @@
 """Contact with member clusters."""
 
 import time
+from copy import deepcopy
 
 import pytest
 
 from prfaas_local.errors import LocalClusterError
 from prfaas_local.testing import control_plane
+from prfaas_operator.children.metadata import DRAINING_ANNOTATION
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -76,6 +78,19 @@ def test_bad_credentials_are_explained(tenant, kubeconfig, reason, text):
     tenant.wait_reason(EAST, "Ready", "Available")
 
 
+def marks(tenant):
+    """Return since when each worker of a pool drains."""
+    found = {
+        pod["metadata"]["name"]: pod["metadata"].get("annotations") or {}
+        for pod in tenant.pods("prfaas.dev/pool=shrinking")
+    }
+    return {
+        name: annotations[DRAINING_ANNOTATION]
+        for name, annotations in found.items()
+        if DRAINING_ANNOTATION in annotations
+    }
+
+
 def test_a_member_dies_and_returns(tenant, operator, client, tmp_path):
     """A dead member changes nothing for the others; what was known stays, deletions end, and nothing is left behind."""
     with control_plane(tmp_path / "west", "west") as west:
@@ -86,16 +101,20 @@ def test_a_member_dies_and_returns(tenant, operator, client, tmp_path):
         pool = tenant.body(POOL)
         del pool["spec"]["scaling"]
         pool["spec"]["replicas"] = 1
-        doomed = tenant.body(POOL)
-        del doomed["spec"]["scaling"]
-        doomed["spec"]["replicas"] = 1
+        doomed, shrinking = deepcopy(pool), deepcopy(pool)
         doomed["metadata"]["name"] = "doomed"
-        tenant.apply(pool, doomed)
+        shrinking["metadata"]["name"] = "shrinking"
+        tenant.apply(pool, doomed, shrinking)
         far = type(tenant).__new__(type(tenant))
         far.client, far.namespace = member, tenant.namespace
         far.set_ready(PODS, 1)
         far.set_ready("prfaas.dev/pool=doomed", 1)
+        far.set_ready("prfaas.dev/pool=shrinking", 1)
         tenant.wait_reason(POOL, "Ready", "Available")
+        tenant.wait_reason("PrefillPool/shrinking", "Ready", "Available")
+        tenant.merge("PrefillPool/shrinking", {"spec": {"replicas": 0}})
+        tenant.wait_reason("PrefillPool/shrinking", "Ready", "Draining")
+        drains = tenant.wait("PrefillPool/shrinking", lambda _: marks(far), "has a worker that drains") and marks(far)
         tenant.set_ready("prfaas.dev/pool=east-prefill", 2)
         tenant.wait_reason("PrefillPool/east-prefill", "Ready", "Available")
 
@@ -119,6 +138,11 @@ def test_a_member_dies_and_returns(tenant, operator, client, tmp_path):
         wait_ready(west)
         far.wait("Deployment/west-prefill", lambda found: found["spec"]["replicas"] == 2, "catches up", 40)
         far.wait_gone("Deployment/doomed")
+        tenant.wait_reason("PrefillPool/shrinking", "Ready", "Draining", 40)
+        assert marks(far) == drains, "it drains since when it did"
+        tenant.merge("PrefillPool/shrinking", {"spec": {"replicas": 1}})
+        tenant.wait_reason("PrefillPool/shrinking", "Ready", "Available")
+        assert marks(far) == {}
         tenant.wait("MemberCluster/west", lambda found: found["status"]["reachable"], "is reachable")
         far.set_ready(PODS, 2)
         tenant.wait_reason(POOL, "Ready", "Available")
@@ -129,5 +153,6 @@ def test_a_member_dies_and_returns(tenant, operator, client, tmp_path):
             ),
             "has nothing left of what was deleted",
         )
-        tenant.delete(POOL)
-        tenant.wait_gone(POOL)
+        for key in (POOL, "PrefillPool/shrinking"):
+            tenant.delete(key)
+            tenant.wait_gone(key)
