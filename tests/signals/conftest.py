@@ -52,7 +52,8 @@ class Pool:
 
     def subject(self, *questions: Question, **changes: object) -> Subject:
         given = {"workers": self.workers, "engine": EngineName.VLLM, "profile": PROFILE, "ready_replicas": 1}
-        return Subject(**{**given, "signals": questions, **changes})
+        ready = changes.get("ready_replicas", given["ready_replicas"])
+        return Subject(**{**given, "expected_replicas": ready, "signals": questions, **changes})
 
     async def until(self, subject: Subject, check: Callable[..., bool], deadline_s: float = 15):
         """Return what is observed once it is as wanted; Prometheus scrapes at its own pace."""

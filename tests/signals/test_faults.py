@@ -319,7 +319,7 @@ def one_pod_is(value):
 
 DATA: dict[str, tuple[Callable, str, str]] = {
     "empty": (no_pod, "SignalMissing", "none of 2 ready workers"),
-    "half the pods missing": (half_the_pods, "SignalIncomplete", "1 of 2 ready workers"),
+    "half the pods missing": (half_the_pods, "SignalIncomplete", "1 of 2 workers"),
     "text in the exposition": (no_exposition, "SignalMissing", "none of 2 ready workers"),
     "NaN": (one_pod_is(math.nan), "SignalInvalid", "the value is nan"),
     "infinite": (one_pod_is(math.inf), "SignalInvalid", "the value is"),
@@ -453,6 +453,15 @@ async def test_a_query_of_ones_own_that_is_old(pool):
     await pool.until(pool.subject(own), lambda reading: reading.value == 4 and 15 < reading.age_s < 25)
     (found,) = await observe(pool.server, pool.subject(own, stale_after_s=10))
     assert found.reading.fault is ScalingReason.SIGNAL_STALE
+
+
+async def test_a_worker_that_has_just_become_ready(pool):
+    """It need not report yet; those that serve for a while have to."""
+    gauge = Gauge("vllm:num_requests_running", "x", registry=pool.expose())
+    gauge.set(RUNNING)
+    both = pool.subject(LOAD, ready_replicas=2)
+    await pool.until(both, lambda reading: reading.fault is ScalingReason.SIGNAL_INCOMPLETE)
+    await pool.until(pool.subject(LOAD, ready_replicas=2, expected_replicas=1), healthy)
 
 
 async def test_without_workers(steady):

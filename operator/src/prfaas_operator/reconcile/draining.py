@@ -95,6 +95,20 @@ def ready_draining(member: Member, stored: Stored) -> int:
     return sum(drains(pod) and is_ready(pod) for pod in active_pods(member, stored).values())
 
 
+def ready_since(member: Member, stored: Stored, since: datetime) -> int:
+    """Return how many workers of a pool that get new work have been ready since then."""
+    return sum(
+        not drains(pod)
+        and any(
+            condition["type"] == "Ready"
+            and condition["status"] == "True"
+            and datetime.fromisoformat(condition["lastTransitionTime"]) <= since
+            for condition in (pod.get("status") or {}).get("conditions", ())
+        )
+        for pod in active_pods(member, stored).values()
+    )
+
+
 def next_step(
     context: Context, stored: Stored, model: api.Pool, member: Member, workers: Workers, desired: int, revision: str
 ) -> Drain:

@@ -1,7 +1,7 @@
 """What the autoscaler is given of a pool: the pool as it is known, and what others say about its size."""
 
 import contextlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from prfaas_core.autoscaling import Ceiling, ScalingReason
 from prfaas_core.errors import CoreError
@@ -15,12 +15,15 @@ from prfaas_operator.clusters.member import Member
 from prfaas_operator.clusters.resources import DEPLOYMENT
 from prfaas_operator.objects import Ref, Stored
 from prfaas_operator.reconcile import draining, placement
-from prfaas_operator.reconcile.context import Context
+from prfaas_operator.reconcile.context import Context, now
 from prfaas_operator.scaling import schedule
 from prfaas_operator.scaling.capacities import nominal_bps
 from prfaas_operator.scaling.pools import ScaledPool, Surroundings
 from prfaas_operator.scaling.queries import Workers
 from prfaas_operator.scaling.views import ScalingView
+
+# Two scrapes of the slowest Prometheus that makes sense here, and the time until it has found the pod.
+_UNTIL_SCRAPED = timedelta(seconds=40)
 
 
 def role_of(model: api.Pool) -> Role:
@@ -64,6 +67,7 @@ def observed_pool(
         engine=profile[1].spec.engine.name if profile is not None else None,
         profile=core,
         ready_replicas=ready,
+        settled_replicas=draining.ready_since(member, stored, now() - _UNTIL_SCRAPED) if member is not None else 0,
         view=_restored(model),
         live_replicas=int(deployment["spec"].get("replicas", 1)) if deployment is not None else None,
     )

@@ -28,6 +28,7 @@ async def measure(server: Prometheus, pool: ScaledPool) -> tuple[Measured, ...]:
         engine=pool.engine,
         profile=pool.profile,
         ready_replicas=pool.ready_replicas,
+        expected_replicas=min(pool.ready_replicas, pool.settled_replicas),
         signals=asked,
         panic_window_s=panic.window_seconds if panic is not None else None,
     )

@@ -61,7 +61,9 @@ class Subject:
 
     Attributes:
         engine, profile: of its workers.
-        ready_replicas: workers that serve; fewer that report make a signal incomplete.
+        ready_replicas: workers that serve.
+        expected_replicas: fewer that report make a signal incomplete: a worker that has just become ready has next to no load,
+            and may not have been scraped twice.
         panic_window_s: of the short window; None: it is not asked for.
         stale_after_s: age from which a worker's newest sample no longer counts.
     """
@@ -70,6 +72,7 @@ class Subject:
     engine: EngineName
     profile: Profile
     ready_replicas: int
+    expected_replicas: int
     signals: tuple[Question, ...]
     panic_window_s: int | None = None
     stale_after_s: float = 60.0
@@ -173,13 +176,13 @@ class _Look:
         pods, reporting = found.get(labels.pods, 0), found.get(labels.reporting, 0)
         if pods == 0:
             return ScalingReason.SIGNAL_MISSING, f"none of {subject.ready_replicas} ready workers reports it"
-        if reporting < subject.ready_replicas:
+        if reporting < subject.expected_replicas:
             oldest_s = found.get(labels.oldest_s, 0.0)
-            if pods >= subject.ready_replicas and oldest_s > subject.stale_after_s:
+            if pods >= subject.expected_replicas and oldest_s > subject.stale_after_s:
                 return _stale(oldest_s)
             return (
                 ScalingReason.SIGNAL_INCOMPLETE,
-                f"{reporting:g} of {subject.ready_replicas} ready workers have two samples within {signal.window_s} s",
+                f"{reporting:g} of {subject.expected_replicas} workers have two samples within {signal.window_s} s",
             )
         if found.get(labels.scrapes, 1) > 1:
             return (

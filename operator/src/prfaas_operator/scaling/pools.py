@@ -34,6 +34,7 @@ class ScaledPool:
     Attributes:
         engine, profile: of its workers; None while the profile cannot be read.
         ready_replicas: workers that take requests; None while its cluster does not say.
+        settled_replicas: those of them that have been ready for so long that Prometheus knows them.
         view: as it stands on the hub.
         live_replicas: of the Deployment.
     """
@@ -44,6 +45,7 @@ class ScaledPool:
     engine: EngineName | None
     profile: Profile | None
     ready_replicas: int | None
+    settled_replicas: int
     view: ScalingView | None
     live_replicas: int | None
 
