@@ -5,6 +5,7 @@ holds KV for others to fetch: vLLM counts the blocks of such KV as used, and SGL
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -117,13 +118,16 @@ class IdlenessMeter:
 
     async def run(self) -> None:
         """Read until cancelled. A pool that is new is read at once."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + self._interval_s
         while True:
             self._fresh.clear()
             await self._read_all([ref for ref in self._watched if ref not in self._readings])
-            try:
-                async with asyncio.timeout(self._interval_s):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due_s):
                     await self._fresh.wait()
-            except TimeoutError:
+            if loop.time() >= due_s:
+                due_s = loop.time() + self._interval_s
                 await self._read_all(list(self._watched))
 
     async def _read_all(self, refs: list[Ref]) -> None:
@@ -134,7 +138,7 @@ class IdlenessMeter:
         if workers is None:
             return
         try:
-            reading = await self.read(workers)
+            reading = await self.read(workers, self._readings.get(ref))
         except Exception as error:  # noqa: BLE001  one failure must not stop the others
             _log.exception("idle workers not read", pool=str(ref))
             reading = Reading({}, f"{type(error).__name__}: {error}")
@@ -142,14 +146,20 @@ class IdlenessMeter:
             self._readings[ref] = reading
             self._on_change(ref)
 
-    async def read(self, workers: Workers) -> Reading:
-        """Read one pool."""
+    async def read(self, workers: Workers, before: Reading | None = None) -> Reading:
+        """Read one pool. For how long its workers were idle is asked once: that is dear, and chooses among them at the start."""
         asked_s = time.time()
         # The age first: what is read afterwards is as new at least.
         ages = await self._ask(workers, age(workers))
-        loads, idle = await asyncio.gather(self._ask(workers, load(workers)), self._ask(workers, idle_time(workers)))
-        faults = [answer.message for answer in (ages, loads, idle) if isinstance(answer, Fault)]
-        by_pod, idle_s = _by_pod(loads), _by_pod(idle)
+        loads = await self._ask(workers, load(workers))
+        answers = [ages, loads]
+        if before is not None and before.work:
+            idle_s = {pod: work.idle_s for pod, work in before.work.items()}
+        else:
+            answers.append(await self._ask(workers, idle_time(workers)))
+            idle_s = _by_pod(answers[-1])
+        faults = [answer.message for answer in answers if isinstance(answer, Fault)]
+        by_pod = _by_pod(loads)
         work = {
             pod: Work(by_pod[pod], asked_s - age_s, min(idle_s.get(pod, 0.0), HISTORY_S))
             for pod, age_s in _by_pod(ages).items()
