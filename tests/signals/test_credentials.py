@@ -105,7 +105,11 @@ async def test_headers_and_the_question(make_wire, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--prometheus-url=prometheus:9090"], "does not begin with http"),
+        (["--prometheus-url=prometheus:9090"], "'prometheus:9090' is not http(s)://HOST"),
+        (
+            ["--prometheus-url=https://me:secret@prometheus"],
+            "'prometheus' is not http(s)://HOST[:PORT][/PATH], without a user",
+        ),
         (["--prometheus-username-file=/u"], "go together"),
         (["--prometheus-client-key-file=/k"], "go together"),
         (

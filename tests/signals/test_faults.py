@@ -170,6 +170,8 @@ WIRE = {
     "empty": (empty, "PrometheusAnswerInvalid", "not the JSON"),
     "a page": (status(200, b"<html>Sign in</html>"), "PrometheusAnswerInvalid", "not the JSON"),
     "another API": (status(200, b'{"status": "ok"}'), "PrometheusAnswerInvalid", "base URL"),
+    "nested without end": (status(200, b"[" * 100_000), "PrometheusAnswerInvalid", "not the JSON"),
+    "a list": (status(200, b"[]"), "PrometheusAnswerInvalid", "base URL"),
     "cut": (cut, "PrometheusAnswerInvalid", "cut off"),
     "cut between chunks": (cut_chunks, "PrometheusAnswerInvalid", "cut off"),
     "huge": (huge, "PrometheusAnswerTooLarge", "more than 4 MiB"),

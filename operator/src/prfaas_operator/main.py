@@ -121,8 +121,12 @@ def _add_prometheus(add: Callable[..., object], defaults: PrometheusFiles) -> No
 
 
 def _prometheus(parser: argparse.ArgumentParser, found: argparse.Namespace) -> PrometheusFiles:
-    if found.prometheus_url is not None and not found.prometheus_url.startswith(("http://", "https://")):
-        parser.error(f"--prometheus-url: {found.prometheus_url!r} does not begin with http:// or https://")
+    url = found.prometheus_url or None
+    if url is not None and (not url.startswith(("http://", "https://")) or set("@?#") & set(url)):
+        # Statuses name it, so there can be no password in it.
+        parser.error(
+            f"--prometheus-url: {url.rpartition('@')[2]!r} is not http(s)://HOST[:PORT][/PATH], without a user"
+        )
     for one, other in (("client-certificate-file", "client-key-file"), ("username-file", "password-file")):
         given = [name for name in (one, other) if getattr(found, f"prometheus_{name.replace('-', '_')}") is not None]
         if len(given) == 1:
@@ -132,7 +136,7 @@ def _prometheus(parser: argparse.ArgumentParser, found: argparse.Namespace) -> P
     if found.prometheus_bearer_token_file is not None and found.prometheus_username_file is not None:
         parser.error("--prometheus-bearer-token-file and --prometheus-username-file are both given; remove one of them")
     return PrometheusFiles(
-        url=found.prometheus_url or None,
+        url=url,
         timeout_s=found.prometheus_timeout_s,
         headers=tuple(found.prometheus_header),
         ca_file=found.prometheus_ca_file,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -182,7 +183,7 @@ class Prometheus:
 
 
 def _ask(client: PrometheusConnect, exchange: Exchange, timeout_s: float, *, query: str) -> Any:
-    with exchange.here():
+    with exchange.here(), _understood():
         return client.custom_query(query, params=_limits(timeout_s))
 
 
@@ -197,8 +198,23 @@ def _ask_range(
     step_s: float,
 ) -> Any:
     start, end = (datetime.fromtimestamp(at_s, UTC) for at_s in (start_s, end_s))
-    with exchange.here():
+    with exchange.here(), _understood():
         return client.custom_query_range(query, start, end, f"{step_s:g}", params=_limits(timeout_s))
+
+
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    """Say so where `PrometheusConnect` finds no result in an answer."""
+    try:
+        yield
+    except (ValueError, RecursionError) as error:
+        raise QueryError(
+            Reason.PROMETHEUS_ANSWER_INVALID, f"the answer is not the JSON of Prometheus' API: {error}"
+        ) from error
+    except (KeyError, TypeError) as error:
+        raise QueryError(
+            Reason.PROMETHEUS_ANSWER_INVALID, "the answer is JSON, but not of Prometheus' API; check the base URL"
+        ) from error
 
 
 def _limits(timeout_s: float) -> dict[str, str]:

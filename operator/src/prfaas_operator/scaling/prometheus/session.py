@@ -160,7 +160,6 @@ class BoundedSession(requests.Session):
             if answer.status_code != 200:
                 raise _refused(answer)
             body = _body(answer, MAX_ANSWER_BYTES)
-        _check(body)
         found = requests.Response()
         found.status_code, found.raw = 200, io.BytesIO(body)
         return found
@@ -203,21 +202,6 @@ def _body(answer: requests.Response, limit_bytes: int) -> bytes:
     except HTTPError as error:
         raise _unanswered(error) from error
     return bytes(found)
-
-
-def _check(body: bytes) -> None:
-    """Raise `QueryError` unless a body is a successful answer of Prometheus' API."""
-    try:
-        document = json.loads(body)
-    except ValueError as error:
-        raise QueryError(
-            Reason.PROMETHEUS_ANSWER_INVALID, f"the answer is not the JSON of Prometheus' API: {error}"
-        ) from error
-    data = document.get("data") if isinstance(document, dict) else None
-    if not isinstance(data, dict) or "result" not in data or document.get("status") != "success":
-        raise QueryError(
-            Reason.PROMETHEUS_ANSWER_INVALID, "the answer is JSON, but not of Prometheus' API; check the base URL"
-        )
 
 
 def _refused(answer: requests.Response) -> QueryError:
