@@ -226,7 +226,7 @@ def test_the_operator_has_the_rights_of_the_readme_in_a_member_and_no_others(mem
     children = ("deployments.apps", "services", "configmaps", "serviceaccounts", "poddisruptionbudgets.policy")
     wanted = (
         pairs("get list watch create patch delete", *children)
-        | pairs("get list watch", "pods")
+        | pairs("get list watch patch", "pods")
         | pairs("get create", "namespaces")
         | pairs("create", "tokenreviews.authentication.k8s.io")
     )
