@@ -156,12 +156,17 @@ class _Queries(BaseHTTPRequestHandler):
         self._answer(self.rfile.read(int(self.headers["Content-Length"])).decode())
 
     def _answer(self, form: str) -> None:
-        (query,) = parse_qs(form)["query"]
+        asked = parse_qs(form)
+        (query,) = asked["query"]
         self.server.asked.append(query)
         value = next((value for part, value in self.server.values.items() if part in query), None)
         result = [] if value is None else [{"metric": {}, "value": [time.time() - self.server.age_s, value]}]
         if query.startswith(("time() - m", "sum by (pod) (")):
             result = self.server.by_pod(query)
+        if value is not None and "step" in asked:
+            start, end, step = (float(asked[name][0]) for name in ("start", "end", "step"))
+            times = (start + step * place for place in range(int((end - start) / step) + 1))
+            result = [{"metric": {}, "values": [[at_s, value] for at_s in times]}]
         body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(body)))
