@@ -29,7 +29,7 @@ from prfaas_operator.events import EventRecorder, EventType
 from prfaas_operator.lease import Lease
 from prfaas_operator.ledger import Ledger
 from prfaas_operator.metrics import Metrics
-from prfaas_operator.objects import POOL_KINDS, ObjectStore, Ref
+from prfaas_operator.objects import POOL_KINDS, ObjectStore, Ref, Stored
 from prfaas_operator.options import Options
 from prfaas_operator.reconcile import budgets, clusters, links, planning, pools, profiles, routes, sizing
 from prfaas_operator.reconcile.children import Children
@@ -101,6 +101,7 @@ class Hub:
             scaler=PoolScaler(
                 measure=self._measure,
                 pools=self._scaled_pools,
+                pool=self._scaled_pool,
                 surroundings=lambda pool: sizing.surroundings(self.context, pool),
                 on_decision=lambda *decided: self.context.budgets.decided(*decided),
                 on_change=self._scaled,
@@ -342,20 +343,23 @@ class Hub:
             loops.append(("external scaler", keda.run()))
         return tuple(loops)
 
-    def _scaled_pools(self) -> list[ScaledPool]:
-        found = []
-        for ref in self.context.store.refs(POOL_KINDS):
-            stored = self.context.store.get(ref)
-            if stored is None or stored.deleting or not isinstance(stored.model, api.Pool):
-                continue
-            member = self.context.fleet.get(ref.namespace, stored.model.spec.cluster_ref.name)
-            if member is not None and not member.settled:
-                # Right after a start nothing is known of the cluster, and what the status says stays.
-                continue
-            pool = sizing.scaled_pool(self.context, member, stored)
-            if pool is not None:
-                found.append(pool)
-        return found
+    def _scaled_pools(self) -> list[Ref]:
+        return [ref for ref in self.context.store.refs(POOL_KINDS) if self._found_scaled(ref) is not None]
+
+    def _scaled_pool(self, ref: Ref) -> ScaledPool | None:
+        found = self._found_scaled(ref)
+        return sizing.scaled_pool(self.context, *found) if found is not None else None
+
+    def _found_scaled(self, ref: Ref) -> tuple[Member | None, Stored] | None:
+        """Return a pool with `scaling` and its member, once something is known of that."""
+        stored = self.context.store.get(ref)
+        if stored is None or stored.deleting or not isinstance(stored.model, api.Pool):
+            return None
+        if stored.model.spec.scaling is None:
+            return None
+        member = self.context.fleet.get(ref.namespace, stored.model.spec.cluster_ref.name)
+        # Right after a start nothing is known of the cluster, and what the status says stays.
+        return (member, stored) if member is None or member.settled else None
 
     def _scaled(self, ref: Ref, before: int, after: int, why: str) -> None:
         if before == after:

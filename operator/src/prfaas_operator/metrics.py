@@ -61,12 +61,12 @@ class Metrics:
             "prfaas_operator_scaling_decisions", "Decisions of the autoscaler by pool and reason.",
             ["namespace", "pool", "reason"], registry=registry,
         )  # fmt: skip
-        self.scaling_round_seconds = Histogram(
-            "prfaas_operator_scaling_round_seconds", "Time in which all pools are looked at once.", buckets=_SECONDS,
-            registry=registry,
+        self.scaling_look_seconds = Histogram(
+            "prfaas_operator_scaling_look_seconds", "Time of a look at a pool, with Prometheus' answer.",
+            buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.scaling_late_seconds = Histogram(
-            "prfaas_operator_scaling_late_seconds", "How much later than due a look at all pools begins.",
+            "prfaas_operator_scaling_late_seconds", "How much later than due a look at a pool begins.",
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.scaling_signal = Gauge(

@@ -5,10 +5,12 @@ people want to see of it; a restarted operator goes on from the number and the d
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 import structlog
 
@@ -22,9 +24,15 @@ from prfaas_operator.metrics import Metrics
 from prfaas_operator.objects import Ref
 from prfaas_operator.scaling import settings, views
 from prfaas_operator.scaling.queries import Workers
+from prfaas_operator.scaling.timetable import Timetable
 from prfaas_operator.scaling.views import Measured, ScalingView
 
 _log = structlog.get_logger(__name__)
+
+# What is due within this part of the period is looked at together.
+_TICKS: Final = 50
+_NEW_AFTER_S: Final = 1.0
+"""Time after which a new pool is looked at, at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,8 @@ class PoolScaler:
 
     Args:
         measure: reads the signals of a pool, with the guards that it needs.
-        pools: lists them.
+        pools: names them.
+        pool: returns one as it is at the moment; None if it is not one any more.
         surroundings: says what others want of a pool's size.
         on_decision: hears of each decision at once: replicas, and what was wanted before ceilings.
         on_change: hears which pool's status, or number of workers, is no longer what it was: before, after, why.
@@ -99,7 +108,8 @@ class PoolScaler:
         self,
         *,
         measure: Callable[[ScaledPool], Awaitable[tuple[Measured, ...]]],
-        pools: Callable[[], list[ScaledPool]],
+        pools: Callable[[], list[Ref]],
+        pool: Callable[[Ref], ScaledPool | None],
         surroundings: Callable[[ScaledPool], Surroundings],
         on_decision: Callable[[Ref, int, int | None], None],
         on_change: Callable[[Ref, int, int, str], None],
@@ -108,35 +118,38 @@ class PoolScaler:
     ) -> None:
         self._measure = measure
         self._pools = pools
+        self._pool = pool
         self._surroundings = surroundings
         self._on_decision = on_decision
         self._on_change = on_change
         self._metrics = metrics
         self._interval_s = interval_s
         self._states: dict[Ref, _State] = {}
+        self._timetable = Timetable(interval_s)
+        self._looking: set[Ref] = set()
         self._woken: set[Ref] = set()
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
         """Decide until cancelled."""
-        due_s = time.monotonic()
-        while True:
-            await self._until(due_s)
-            started_s = time.monotonic()
-            pools = self._pools()
-            if started_s < due_s:
-                pools = [pool for pool in pools if pool.ref in self._woken]
-                self._woken.clear()
-            else:
-                self._metrics.scaling_late_seconds.observe(started_s - due_s)
-                # A round that takes longer than the period delays the next ones, and is not made up for.
-                due_s = max(due_s + self._interval_s, started_s)
-                self._forget({pool.ref for pool in pools})
-            await asyncio.gather(*(self._guarded(pool) for pool in pools))
-            self._metrics.scaling_round_seconds.observe(time.monotonic() - started_s)
+        async with asyncio.TaskGroup() as looks:
+            while True:
+                self._wake.clear()
+                refs, now_s = self._pools(), time.monotonic()
+                self._forget(set(refs))
+                due = self._timetable.due(refs, now_s)
+                for late_s in due.values():
+                    self._metrics.scaling_late_seconds.observe(late_s)
+                wanted = [ref for ref in refs if (ref in due or ref in self._woken) and ref not in self._looking]
+                # One that is being looked at is looked at again afterwards.
+                self._woken &= self._looking
+                self._looking.update(wanted)
+                for ref in wanted:
+                    looks.create_task(self._look(ref))
+                await self._until(self._timetable.next_s(), now_s)
 
     def wake(self, ref: Ref) -> None:
-        """Have a pool looked at without waiting for the next round: somebody wants it while it sleeps."""
+        """Have a pool looked at before it is due: somebody wants it while it sleeps."""
         self._woken.add(ref)
         self._wake.set()
 
@@ -198,21 +211,26 @@ class PoolScaler:
             state.told = seen
             self._on_change(ref, after if before is None else before, after, seen.message)
 
-    async def _guarded(self, pool: ScaledPool) -> None:
+    async def _look(self, ref: Ref) -> None:
         try:
-            await self.decide(pool)
+            with self._metrics.scaling_look_seconds.time():
+                pool = self._pool(ref)
+                if pool is not None:
+                    await self.decide(pool)
         except Exception:  # noqa: BLE001  one failure must not stop the others
-            _log.exception("no scaling decision", pool=str(pool.ref))
+            _log.exception("no scaling decision", pool=str(ref))
+        finally:
+            self._looking.discard(ref)
+            if ref in self._woken:
+                self._wake.set()
 
-    async def _until(self, due_s: float) -> None:
-        """Wait until it is time for the next round, or a pool is woken."""
-        if not self._woken:
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(due_s - time.monotonic()):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+    async def _until(self, next_s: float | None, now_s: float) -> None:
+        """Wait until something is due, might be new, or is woken."""
+        least_s, most_s = self._interval_s / _TICKS, min(self._interval_s, _NEW_AFTER_S)
+        wait_s = most_s if next_s is None else min(max(next_s - now_s, least_s), most_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
 
     def _forget(self, known: set[Ref]) -> None:
         for gone in self._states.keys() - known:
