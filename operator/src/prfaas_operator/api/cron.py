@@ -6,15 +6,18 @@ February ever comes, only the operator can tell.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 from pydantic import StringConstraints
+
+from prfaas_operator.api.rules import Rule
 
 
 def _field(value: str, names: str = "") -> str:
     """Return the pattern of one field: values, ranges, steps, and lists of them."""
     one = f"({value}|{names})" if names else f"({value})"
-    term = rf"(\*|{one}(-{one})?)(/[1-9][0-9]?)?"
+    term = f"([*]|{one}(-{one})?)(/[1-9][0-9]?)?"
     return f"{term}(,{term})*"
 
 
@@ -31,7 +34,24 @@ _FIELDS: Final = (
     _field("0?[0-7]", _DAYS),
 )
 
-CronExpression = Annotated[str, StringConstraints(min_length=9, max_length=128, pattern=f"^{' '.join(_FIELDS)}$")]
+_CRON: Final = f"^{' '.join(_FIELDS)}$"
+_ZONE: Final = "^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"
+
+CronExpression = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128),
+    Rule(
+        f"self.matches('{_CRON}')",
+        "{self} is no cron expression; write minute, hour, day of month, month and day of week, such as 0 8 * * 1-5",
+        lambda text: re.fullmatch(_CRON, text) is not None,
+    ),
+]
 TimeZone = Annotated[
-    str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$")
+    str,
+    StringConstraints(min_length=1, max_length=64),
+    Rule(
+        f"self.matches('{_ZONE}')",
+        "{self} is no name of a time zone; use one of the IANA database, such as Europe/Berlin",
+        lambda text: re.fullmatch(_ZONE, text) is not None,
+    ),
 ]
