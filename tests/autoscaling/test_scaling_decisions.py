@@ -211,6 +211,22 @@ def test_less_than_the_threshold_is_no_panic():
     assert pool.look(0, total(8, panic_value=12)) == (4, ScalingReason.WITHIN_TOLERANCE)
 
 
+def test_a_pool_that_has_turned_too_often_keeps_what_it_has_for_an_hour():
+    pool = Pool(2)
+    assert [pool.look(now_s, total(value))[0] for now_s, value in ((0, 8), (10, 4), (20, 8))] == [4, 2, 4]
+    assert pool.look(30, total(4)) == (4, ScalingReason.STABILIZED)
+    assert pool.look(40, total(12)) == (6, ScalingReason.ABOVE_TARGET)
+    assert pool.look(3609, total(4)) == (6, ScalingReason.STABILIZED)
+    assert pool.look(3610, total(4)) == (2, ScalingReason.BELOW_TARGET)
+
+
+def test_a_pool_with_nothing_to_do_shrinks_however_often_it_has_turned():
+    pool = Pool(2, min_replicas=0, idle_cool_down_s=100)
+    assert [pool.look(now_s, total(value))[0] for now_s, value in ((0, 8), (10, 4), (20, 8))] == [4, 2, 4]
+    assert pool.look(30, total(0), demand=0) == (1, ScalingReason.COOLING_DOWN)
+    assert pool.look(130, total(0), demand=0) == (0, ScalingReason.IDLE)
+
+
 def test_a_pool_falls_asleep_and_is_woken():
     pool = Pool(3, min_replicas=0, idle_cool_down_s=100)
     assert pool.look(0, total(0), demand=0) == (1, ScalingReason.COOLING_DOWN)
@@ -261,6 +277,7 @@ def test_a_floor_wakes_a_pool():
         ({"max_replicas": 0}, "maxReplicas"),
         ({"min_replicas": 11}, "maxReplicas"),
         ({"startup_s": -1}, "startupSeconds"),
+        ({"turns_an_hour": 1}, "turns_an_hour"),
         ({"idle_cool_down_s": math.nan}, "coolDownSeconds"),
     ],
 )

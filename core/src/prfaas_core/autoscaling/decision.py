@@ -1,8 +1,8 @@
 """How many replicas a pool should have: a function of (observed, settings, history, now), with a reason.
 
 The order is that of the HorizontalPodAutoscaler: what each signal asks for, the highest of them upward and only all together
-downward, stabilisation, the policies' rate, bounds. Around it stand a panic for bursts, sleep at no replicas, and floors and
-ceilings that others set: a schedule, a forecast, the planner, a link, a budget.
+downward, stabilisation, the policies' rate, bounds. Around it stand a panic for bursts, sleep at no replicas, a limit to how often
+a pool turns round, and floors and ceilings that others set: a schedule, a forecast, the planner, a link, a budget.
 
 It errs towards holding. A signal without a trustworthy value asks for nothing and keeps the pool from shrinking; when no signal has
 one, nothing changes but what bounds ask for. Bounds, floors and hard ceilings act at once; the policies limit what signals do.
@@ -20,6 +20,8 @@ from prfaas_core.autoscaling.proposals import Capacity, Proposal, propose, propo
 from prfaas_core.autoscaling.reasons import FAULTS, ScalingReason
 from prfaas_core.autoscaling.settings import Settings
 
+_HOUR_S = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class History:
@@ -34,6 +36,8 @@ class History:
         panic_until_s: before which the pool does not shrink.
         panic_replicas: the most that was wanted in this panic.
         idle_since_s: since when there has been nothing to do.
+        grew: whether the last change added replicas; None before the first.
+        turns_s: when, within the last hour, growth followed shrinking or the other way round.
     """
 
     recommendations: tuple[Recommendation, ...] = ()
@@ -45,6 +49,8 @@ class History:
     panic_until_s: float = -math.inf
     panic_replicas: int = 0
     idle_since_s: float | None = None
+    grew: bool | None = None
+    turns_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,14 @@ def decide(observed: Observed, settings: Settings, history: History, now_s: floa
     paced = limited(observed.replicas, followed, history.changes, settings, now_s)
     if paced != followed:
         reason = ScalingReason.RATE_LIMITED
+    if paced < observed.replicas and history.idle_since_s is None and _flaps(settings, history):
+        paced, reason = observed.replicas, ScalingReason.STABILIZED
     return _bounded(paced, reason, recommended, proposals, observed, settings, history, now_s)
+
+
+def _flaps(settings: Settings, history: History) -> bool:
+    """Return whether shrinking now would turn a pool round too often, growth that may have to follow included."""
+    return bool(history.grew) and len(history.turns_s) + 2 > settings.turns_an_hour
 
 
 def _looked(observed: Observed, settings: Settings, history: History, now_s: float) -> History:
@@ -117,6 +130,7 @@ def _looked(observed: Observed, settings: Settings, history: History, now_s: flo
         history,
         recommendations=tuple(entry for entry in entries if now_s - entry.at_s < windows_s),
         changes=tuple(change for change in history.changes if now_s - change.at_s < periods_s),
+        turns_s=tuple(at_s for at_s in history.turns_s if now_s - at_s < _HOUR_S),
         ready_replicas=observed.ready_replicas,
         ready_since_s=now_s if added > 0 else history.ready_since_s,
         fewer_since_s=now_s if added < 0 else history.fewer_since_s,
@@ -211,10 +225,15 @@ def _bounded(
         replicas, reason, message = settings.max_replicas, _unless_fault(reason, ScalingReason.AT_MAXIMUM), ""
     delta = replicas - observed.replicas
     if delta:
+        grows = delta > 0
         history = replace(
             history,
             changes=(*history.changes, Change(now_s, delta)),
-            grown_at_s=now_s if delta > 0 else history.grown_at_s,
+            grown_at_s=now_s if grows else history.grown_at_s,
+            grew=grows,
+            turns_s=(*history.turns_s, now_s)
+            if history.grew is not None and history.grew != grows
+            else history.turns_s,
         )
     return ScalingDecision(replicas, reason, wanted, proposals, message, history, now_s + settings.period_s)
 

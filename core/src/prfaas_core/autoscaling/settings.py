@@ -102,6 +102,8 @@ class Settings:
         panic: None for no such thing.
         startup_s: for so long a pod that starts counts as capacity that will come.
         idle_cool_down_s: with a minimum of 0: for so long there must have been nothing to do.
+        turns_an_hour: growth that follows shrinking, or the other way round, within any hour at most. Growth always comes, so
+            a pool that has turned too often keeps what it has instead of shrinking, unless there is nothing to do.
         stale_after_s: age from which a value no longer counts.
         period_s: when to look again.
     """
@@ -113,6 +115,7 @@ class Settings:
     panic: Panic | None = None
     startup_s: float = 60.0
     idle_cool_down_s: float = 300.0
+    turns_an_hour: int = 3
     stale_after_s: float = STALE_AFTER_S
     period_s: float = 5.0
 
@@ -125,5 +128,6 @@ class Settings:
             )
         errors.non_negative("scaling.startupSeconds", self.startup_s)
         errors.non_negative("scaling.idle.coolDownSeconds", self.idle_cool_down_s)
+        errors.count("turns_an_hour", self.turns_an_hour, minimum=2)
         errors.positive("stale_after_s", self.stale_after_s)
         errors.positive("period_s", self.period_s)
