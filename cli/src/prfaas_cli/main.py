@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from rich.console import Console
 
+from prfaas_cli.autoscaling import autoscale_command
 from prfaas_cli.evaluating import evaluate_command
 from prfaas_cli.explain import explain_command
 from prfaas_cli.local import down_command, status_command, up_command
@@ -31,6 +32,7 @@ for command in (
     plan_command,
     evaluate_command,
     whatif_command,
+    autoscale_command,
     explain_command,
 ):
     cli.add_command(command)

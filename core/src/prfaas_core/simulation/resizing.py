@@ -60,8 +60,10 @@ class Resizing:
                 continue
             scrapes = Scrapes(scaling.metrics, pool.profile)
             sized = self._sized[name] = _Sized(pool, pool.counters, scaling, scrapes, len(pool.workers))
-            engine.at(0.0, self._scrape, sized)
+            # Not at the times of looks, or a scaler that looks as rarely as this would always be a scrape behind.
+            engine.at(scaling.scrape_s / 2, self._scrape, sized)
             engine.at(scaling.scrape_s, self._look, sized)
+            engine.history.append((0.0, f"replicas {name}", sized.replicas))
 
     def replica_s(self) -> Mapping[str, float]:
         """Return the time of workers by pool, up to now."""

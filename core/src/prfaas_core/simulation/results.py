@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from prfaas_core import errors
 from prfaas_core.routing import Destination, Reason
@@ -72,6 +74,11 @@ class Result:
     history: Sequence[tuple[float, str, float]]
     replica_s: Mapping[str, float] = field(default_factory=dict)
 
+    def sizes(self, pool: str) -> tuple[tuple[float, int], ...]:
+        """Return the replicas that were asked for of a pool that is scaled, as `(at_s, replicas)`; the first is that of the
+        beginning."""
+        return tuple((at_s, int(value)) for at_s, what, value in self.history if what == f"replicas {pool}")
+
     def summary(
         self,
         *,
@@ -117,6 +124,23 @@ class Result:
             link_gb=sum(self.link_bytes.values()) / 1e9,
             link_cost=self.link_cost,
         )
+
+
+def turns_s(sizes: Iterable[tuple[float, int]]) -> tuple[float, ...]:
+    """Return when a size that had grown shrank, or the other way round, of sizes as `(at_s, replicas)` in order of time."""
+    found: list[float] = []
+    grew: bool | None = None
+    for (_, before), (at_s, after) in pairwise(sizes):
+        if after != before:
+            if grew is not None and grew != (after > before):
+                found.append(at_s)
+            grew = after > before
+    return tuple(found)
+
+
+def most_within(times_s: Sequence[float], span_s: float) -> int:
+    """Return how many of the times, in order, lie at most within any `span_s` seconds."""
+    return max((bisect_left(times_s, at_s + span_s) - index for index, at_s in enumerate(times_s)), default=0)
 
 
 def quantile(ordered: Sequence[float], q: float) -> float:

@@ -15,6 +15,8 @@ Arrival = tuple[float, int, int, tuple[bytes, ...]]
 """Seconds from the start, prompt tokens, output tokens, and keys of the prompt's whole blocks (empty: no prefix caching).
 Equal keys mean an equal prefix up to and including that block."""
 
+_MINUTE_S, _NOISE_MEMORY_S = 60.0, 600.0
+
 Sampler = Callable[[Random], int]
 """Draws a number of tokens."""
 
@@ -70,6 +72,58 @@ def varying(
             while (now_s := now_s + random.expovariate(rate_rps)) < start_s + length_s:
                 yield now_s, inputs(random), output_tokens, ()
         start_s += length_s
+
+
+def diurnal(
+    random: Random,
+    length_s: float,
+    mean_rps: float,
+    *,
+    inputs: Sampler,
+    outputs: Sampler,
+    swing: float = 0.7,
+    noise: float = 0.15,
+    day_s: float = 86_400.0,
+) -> Iterator[Arrival]:
+    """Yield requests whose rate goes up and down once a day, with noise.
+
+    Args:
+        random: source of chance.
+        length_s: of the whole; it begins at the quietest time.
+        mean_rps: requests a second over a day.
+        inputs, outputs: tokens of prompts and answers.
+        swing: of the rate, as a part of the mean; below 1.
+        noise: standard deviation of the logarithm of the rate about that; it changes by the minute and forgets in ten.
+        day_s: length of a day.
+    """
+    errors.positive("mean_rps", mean_rps)
+    if not 0 <= errors.non_negative("swing", swing) < 1:
+        raise errors.InvalidValueError("swing", swing, "give a number from 0 up to 1")
+    deviation, begin_s = 0.0, 0.0
+    keep = math.exp(-_MINUTE_S / _NOISE_MEMORY_S)
+    while begin_s < length_s:
+        deviation = keep * deviation + math.sqrt(1 - keep * keep) * random.gauss(0.0, noise)
+        rate_rps = mean_rps * (1 - swing * math.cos(2 * math.pi * begin_s / day_s)) * math.exp(deviation)
+        now_s = begin_s
+        while (now_s := now_s + random.expovariate(rate_rps)) < min(begin_s + _MINUTE_S, length_s):
+            yield now_s, inputs(random), outputs(random), ()
+        begin_s += _MINUTE_S
+
+
+def repeated(arrivals: Iterable[Arrival], length_s: float, until_s: float) -> Iterator[Arrival]:
+    """Yield requests that take `length_s` over and over until `until_s`, without their prefixes.
+
+    A prefix that comes again with every repetition would make caches better than they are.
+    """
+    errors.positive("length_s", length_s)
+    once = tuple(arrivals)
+    begin_s = 0.0
+    while begin_s < until_s:
+        for at_s, tokens, output_tokens, _ in once:
+            if begin_s + at_s >= until_s:
+                return
+            yield begin_s + at_s, tokens, output_tokens, ()
+        begin_s += length_s
 
 
 def conversations(
