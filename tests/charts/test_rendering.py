@@ -157,9 +157,11 @@ def test_the_operator_understands_its_arguments(template: Template) -> None:
     assert (options.prometheus, level) == (PrometheusFiles(url="http://prometheus:9090"), "debug")
     ports = {port["name"]: port["containerPort"] for port in found["ports"]}
     assert ports == {"grpc": options.grpc_port, "http": options.http_port}
-    (mount,) = found["volumeMounts"]
-    assert mount["mountPath"] == str(options.tls_dir)
-    assert {variable["name"] for variable in found["env"]} == {"POD_IP", "POD_NAME", "POD_NAMESPACE"}
+    environment = {variable["name"]: variable.get("value") for variable in found["env"]}
+    assert environment.keys() == {"POD_IP", "POD_NAME", "POD_NAMESPACE", "TMPDIR"}
+    # The root is read-only; what has to be a file for a moment has a place in memory.
+    mounts = {mount["mountPath"]: mount["name"] for mount in found["volumeMounts"]}
+    assert mounts == {str(options.tls_dir): "tls", environment["TMPDIR"]: "scratch"}
 
 
 def test_the_operator_finds_what_prometheus_asks_for_in_mounted_secrets(template: Template) -> None:
@@ -174,8 +176,13 @@ def test_the_operator_finds_what_prometheus_asks_for_in_mounted_secrets(template
     volumes = {
         volume["name"]: volume["secret"]["secretName"]
         for volume in only(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+        if "secret" in volume
     }
-    secrets = {mount["mountPath"]: volumes[mount["name"]] for mount in container(objects)["volumeMounts"]}
+    secrets = {
+        mount["mountPath"]: volumes[mount["name"]]
+        for mount in container(objects)["volumeMounts"]
+        if mount["name"] in volumes
+    }
     assert {
         secrets[str(path.parent)]: path.name
         for path in (files.ca_file, files.username_file, files.client_certificate_file) if path is not None
@@ -253,8 +260,8 @@ def test_one_operator_runs_and_may_do_nothing_on_its_node(template: Template) ->
 def test_a_secret_of_ones_own_is_used_as_it_is(template: Template) -> None:
     objects = template("prfaas", "tls.existingSecret=mine")
     assert not [found for found in objects if found["kind"] == "Secret"]
-    (volume,) = only(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
-    assert volume["secret"]["secretName"] == "mine"
+    volumes = {volume["name"]: volume for volume in only(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["tls"]["secret"]["secretName"] == "mine"
 
 
 def test_a_service_monitor_is_there_when_asked_for(template: Template) -> None:
