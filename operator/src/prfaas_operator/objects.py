@@ -77,6 +77,7 @@ class ObjectStore:
     """Every object of the group `prfaas.dev` on the hub, by reference."""
 
     _objects: dict[Ref, Stored] = field(default_factory=dict)
+    _namespaces: dict[str, dict[Ref, Stored]] = field(default_factory=dict)  # the same; references stay within one
 
     def observe(self, body: Mapping[str, Any]) -> Ref | None:
         """Take an object; return its reference, or None when a newer version of it is known."""
@@ -88,7 +89,7 @@ class ObjectStore:
             and resource_version(before.body) >= resource_version(body)
         ):
             return None
-        self._objects[ref] = read(body)
+        self._objects[ref] = self._namespaces.setdefault(ref.namespace, {})[ref] = read(body)
         return ref
 
     def refresh(self, body: Mapping[str, Any]) -> None:
@@ -103,7 +104,7 @@ class ObjectStore:
         before = self._objects.get(ref)
         if before is None or before.uid != body["metadata"]["uid"]:
             return None
-        del self._objects[ref]
+        del self._objects[ref], self._namespaces[ref.namespace][ref]
         return ref
 
     def get(self, ref: Ref) -> Stored | None:
@@ -118,10 +119,13 @@ class ObjectStore:
 
     def models(self, kind: type[ModelT], namespace: str) -> Iterator[tuple[Stored, ModelT]]:
         """Yield the readable objects of a kind in a namespace, by name."""
-        for ref in sorted(self._objects):
-            found = self._objects[ref]
-            if ref.namespace == namespace and isinstance(found.model, kind):
-                yield found, found.model
+        found = [
+            (ref, stored, model)
+            for ref, stored in self._namespaces.get(namespace, {}).items()
+            if isinstance(model := stored.model, kind)
+        ]
+        for _, stored, model in sorted(found, key=lambda item: item[0]):
+            yield stored, model
 
     def refs(self, kinds: Iterable[str] = tuple(_MODELS)) -> list[Ref]:
         wanted = set(kinds)
@@ -133,21 +137,19 @@ class ObjectStore:
         A route reads everything below it; a decode pool carries the sidecars of its routes, and exchanges instances with the
         local prefill pool as they say. So the answer is closed over all of these.
         """
-        found = {ref}
-        for other in self._objects.values():
-            if other.ref.namespace == ref.namespace and _refers(other.model, ref):
-                found.add(other.ref)
+        found, there = {ref}, self._namespaces.get(ref.namespace, {})
+        found.update(other for other, stored in there.items() if _refers(stored.model, ref))
         pools = {other for other in found if other.kind in POOL_KINDS}
-        for other in self._objects.values():
-            if isinstance(other.model, api.InferenceRoute) and other.ref.namespace == ref.namespace:
-                if any(_refers(other.model, pool) for pool in pools):
-                    found.add(other.ref)
-                    if other.model.spec.policy.roles.mode is RolesMode.AUTO:
-                        found |= _side_by_side(other.ref, other.model)
-                if other.ref == ref:
-                    found |= _side_by_side(other.ref, other.model)
+        for other, stored in there.items():
+            if isinstance(stored.model, api.InferenceRoute):
+                if any(_refers(stored.model, pool) for pool in pools):
+                    found.add(other)
+                    if stored.model.spec.policy.roles.mode is RolesMode.AUTO:
+                        found |= _side_by_side(other, stored.model)
+                if other == ref:
+                    found |= _side_by_side(other, stored.model)
                 if ref.kind == api.KVLink.__name__:
-                    found.add(other.ref)
+                    found.add(other)
         return found
 
 

@@ -67,6 +67,8 @@ class ObjectCache:
             if notify:
                 self._listener(resource, before)
             return
+        # Who wrote which field takes more room than the fields, and nobody asks about children.
+        item["metadata"].pop("managedFields", None)
         known[name] = item
         self._listener(resource, item)
 
