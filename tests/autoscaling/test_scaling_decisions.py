@@ -220,9 +220,20 @@ def test_a_pool_that_has_turned_too_often_keeps_what_it_has_for_an_hour():
     assert pool.look(3610, total(4)) == (2, ScalingReason.BELOW_TARGET)
 
 
+def test_another_behavior_lets_it_turn_again():
+    pool = Pool(2)
+    assert [pool.look(now_s, total(value))[0] for now_s, value in ((0, 8), (10, 4), (20, 8), (30, 4))] == [4, 2, 4, 4]
+    pool.settings = replace(pool.settings, max_replicas=9)
+    assert pool.look(40, total(4)) == (2, ScalingReason.BELOW_TARGET)
+
+
 def test_a_pool_with_nothing_to_do_shrinks_however_often_it_has_turned():
+    turned = ((0, 8), (10, 4), (20, 8))
+    pool = Pool(2)
+    assert [pool.look(now_s, total(value))[0] for now_s, value in turned] == [4, 2, 4]
+    assert pool.look(30, total(0)) == (1, ScalingReason.AT_MINIMUM)
     pool = Pool(2, min_replicas=0, idle_cool_down_s=100)
-    assert [pool.look(now_s, total(value))[0] for now_s, value in ((0, 8), (10, 4), (20, 8))] == [4, 2, 4]
+    assert [pool.look(now_s, total(value))[0] for now_s, value in turned] == [4, 2, 4]
     assert pool.look(30, total(0), demand=0) == (1, ScalingReason.COOLING_DOWN)
     assert pool.look(130, total(0), demand=0) == (0, ScalingReason.IDLE)
 

@@ -37,7 +37,8 @@ class History:
         panic_replicas: the most that was wanted in this panic.
         idle_since_s: since when there has been nothing to do.
         grew: whether the last change added replicas; None before the first.
-        turns_s: when, within the last hour, growth followed shrinking or the other way round.
+        turns_s: when, within the last hour, growth followed shrinking or the other way round; with other settings it begins anew.
+        settings: of the last look.
     """
 
     recommendations: tuple[Recommendation, ...] = ()
@@ -51,6 +52,7 @@ class History:
     idle_since_s: float | None = None
     grew: bool | None = None
     turns_s: tuple[float, ...] = ()
+    settings: Settings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,14 @@ def decide(observed: Observed, settings: Settings, history: History, now_s: floa
     paced = limited(observed.replicas, followed, history.changes, settings, now_s)
     if paced != followed:
         reason = ScalingReason.RATE_LIMITED
-    if paced < observed.replicas and history.idle_since_s is None and _flaps(settings, history):
+    if paced < observed.replicas and _busy(observed) and _flaps(settings, history):
         paced, reason = observed.replicas, ScalingReason.STABILIZED
     return _bounded(paced, reason, recommended, proposals, observed, settings, history, now_s)
+
+
+def _busy(observed: Observed) -> bool:
+    work = [reading for reading in observed.readings if reading.work]
+    return not work or any(reading.value != 0 for reading in work)
 
 
 def _flaps(settings: Settings, history: History) -> bool:
@@ -122,6 +129,7 @@ def _flaps(settings: Settings, history: History) -> bool:
 def _looked(observed: Observed, settings: Settings, history: History, now_s: float) -> History:
     """Return the history without what no longer matters, and with the ready pods of now."""
     windows_s, periods_s = longest_s(settings)
+    turns_s = history.turns_s if history.settings == settings else ()
     before = history.ready_replicas
     added = observed.ready_replicas - before if before is not None else 0
     # What there is when a pool is first seen was somebody's recommendation: a restart shortens no window.
@@ -130,7 +138,8 @@ def _looked(observed: Observed, settings: Settings, history: History, now_s: flo
         history,
         recommendations=tuple(entry for entry in entries if now_s - entry.at_s < windows_s),
         changes=tuple(change for change in history.changes if now_s - change.at_s < periods_s),
-        turns_s=tuple(at_s for at_s in history.turns_s if now_s - at_s < _HOUR_S),
+        turns_s=tuple(at_s for at_s in turns_s if now_s - at_s < _HOUR_S),
+        settings=settings,
         ready_replicas=observed.ready_replicas,
         ready_since_s=now_s if added > 0 else history.ready_since_s,
         fewer_since_s=now_s if added < 0 else history.fewer_since_s,

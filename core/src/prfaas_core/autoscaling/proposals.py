@@ -59,10 +59,10 @@ def propose(reading: Reading, observed: Observed, settings: Settings, capacity: 
 
 
 def propose_in_panic(reading: Reading, observed: Observed, settings: Settings, capacity: Capacity) -> int:
-    """Return what a signal asks for over the short window; 0 when that is not known."""
-    if reading.guard or reading.panic_value is None:
+    """Return what a signal asks for over the short window; 0 when that is not known, or the signal itself is not."""
+    if reading.guard or reading.panic_value is None or distrust(reading, settings.stale_after_s) is not None:
         return 0
-    found = propose(replace(reading, value=reading.panic_value, fault=None), observed, settings, capacity)
+    found = propose(replace(reading, value=reading.panic_value), observed, settings, capacity)
     return found.replicas or 0
 
 
