@@ -86,6 +86,12 @@ def test_advice_falls_when_an_autoscaler_wants_more_back_than_was_moved(
         assert found == History(None, None, 150, TakenBack(1, 8))
 
 
+def test_advice_yields_to_bounds_that_are_new() -> None:
+    """A floor by the clock, say. Nobody took anything back, so the next conversion only has to wait."""
+    for gives, gets in ((scaler(least=3), scaler()), (scaler(), scaler(most=3))):
+        assert roles.relieved(ADVICE, (gives, gets), SETTINGS, 150) == History(None, None, 150)
+
+
 def test_advice_falls_when_the_planner_is_silent() -> None:
     heard = decide(seen(scaler(2), scaler(4), Split(10, 2, 10, 8), (2, 4)), SETTINGS, ADVICE, 190).history
     silent = seen(scaler(2), scaler(4), None, (2, 4))

@@ -99,7 +99,7 @@ class Autoscaler:
     """What the autoscaler of a pool says.
 
     Attributes:
-        least, most: the pool's bounds.
+        least, most: the pool's bounds, with the floors that others set.
         wanted: instances that its signals alone ask for; None when they say nothing.
         unchanged_s: for how long it has not changed the pool's size.
         settle_s: for so long after a change its signals may still be those of before.
@@ -266,6 +266,9 @@ def relieved(
         return replace(history, advice=None)
     gives, gets = scalers if advice.to_decode > 0 else scalers[::-1]
     ceiling, floor = (advice.prefill, advice.decode) if advice.to_decode > 0 else (advice.decode, advice.prefill)
+    if gives.least > ceiling or gets.most < floor:
+        # Bounds were edited, or a floor came into force that was not there before.
+        return replace(history, advice=None, converted_s=now_s)
     # One instance either way is what the conversion moved.
     wants_more = gives.wanted is not None and gives.wanted > ceiling + 1
     wants_less = gets.wanted is not None and gets.wanted < floor - 1

@@ -12,6 +12,7 @@ from prfaas_operator.children.metadata import DRAINING_ANNOTATION, owner_uid
 from prfaas_operator.clusters.resources import DEPLOYMENT, POD
 from prfaas_operator.objects import Ref, Stored
 from prfaas_operator.reconcile.context import Context, now
+from prfaas_operator.scaling import schedule
 
 # Of a worker with a fixed number of others; that of a scaled one is `scaling.startupSeconds`, with the same default.
 _START_S = 60.0
@@ -126,8 +127,10 @@ def _scaler(context: Context, ref: Ref) -> Autoscaler | None:
         changed_age_s = (now() - status.last_scale_time).total_seconds()
     windows_s = max(signal.window_s for signal in scaling.signals)
     down_s = scaling.behavior.scale_down.stabilization_window_seconds
+    floors = (schedule.in_force(scaling.schedules, now()).floor, context.forecasts.floor(ref))
+    least = max([scaling.min_replicas, *(floor.replicas for floor in floors if floor is not None)])
     return Autoscaler(
-        least=scaling.min_replicas,
+        least=min(least, scaling.max_replicas),
         most=scaling.max_replicas,
         wanted=asked.wanted if asked is not None else None,
         unchanged_s=changed_age_s,
