@@ -172,8 +172,43 @@ async def number(server, query, check=lambda value: value is not None):
         raise AssertionError(f"{query}: still {sample}") from None
 
 
+async def test_a_backlog_is_counted_once(pool):
+    """What waited a window ago came then, so it is no arrival of now; but a tenth of it is worked off in each window."""
+    pod = Vllm(pool.expose())
+    pod.waiting.set(40)
+    ask = pool.subject(question("PrefillLoad"))
+    await pool.until(ask, lambda reading: reading.value is None)
+    selector = pool.workers.selector
+    await number(
+        pool.server, f"min_over_time(vllm:num_requests_waiting{selector}[{WINDOW_S}s] offset {WINDOW_S}s)", near_to(40)
+    )
+    for _ in range(2):
+        pod.prefilled(1, 8000)
+        (found,) = await pool.until(ask, lambda reading: reading.value is not None and reading.value < 40 / WINDOW_S)
+        assert found.reading.value >= 0.999 * 40 / WINDOW_S / 10
+
+
+async def test_decode_requests_are_those_of_the_long_run(pool):
+    """Requests that come times the seconds that each is held, at most those in hand and at least a tenth of them."""
+    registry = pool.expose()
+    decode_s = Histogram("vllm:request_decode_time_seconds", "x", registry=registry)
+    pod = Vllm(registry)
+    pod.running.set(20)
+    ask = pool.subject(question("DecodeRequests", window_s=60))
+    (found,) = await pool.until(ask, near(20))
+    ended = f"sum(rate(vllm:request_decode_time_seconds_count{pool.workers.selector}[60s]))"
+    for seconds, check in ((0.001, near_to(2)), (1.999, None), (1000.0, near_to(20))):
+        for _ in range(300):
+            decode_s.observe(seconds)
+        if check is not None:
+            await number(pool.server, found.query, check)
+        else:
+            # The mean is 1 s now, so that the number is that of the requests that come in a second.
+            await number(pool.server, f"({found.query}) - {ended}", near_to(20 / 60))
+
+
 async def test_prefill_load_of_vllm(pool):
-    """Work is requests times the profile's time at their mean length; what waits is to be done within the window."""
+    """Work is the requests that come times the profile's time at their mean length: those that ended, and more in hand."""
     pod = Vllm(pool.expose())
     ask = pool.subject(question("PrefillLoad", window_s=60))
     (idle,) = await pool.until(ask, has_value)
@@ -186,9 +221,9 @@ async def test_prefill_load_of_vllm(pool):
     pod.prefilled(30, 30 * 8000)
     (busy,) = await pool.until(ask, has_value)
     requests = f"sum(rate(vllm:request_prefill_kv_computed_tokens_count{pool.workers.selector}[60s]))"
-    assert await number(pool.server, f"({busy.query}) / {requests}") == pytest.approx(1)
+    assert await number(pool.server, f"({busy.query}) - {requests}") == pytest.approx(1 / 60)
     pod.waiting.set(12)
-    await number(pool.server, f"({busy.query}) - {requests}", near_to(12 / 60))
+    await number(pool.server, f"({busy.query}) - {requests}", near_to(13 / 60))
     assert (await number(pool.server, busy.query)) == pytest.approx(
         (await pool.until(ask, has_value))[0].reading.value, rel=0.1
     )
@@ -208,9 +243,9 @@ async def test_prefill_load_of_sglang(pool):
     pod.prefilled(30, 30 * 8000)
     (busy,) = await pool.until(ask, lambda reading: bool(reading.value))
     requests = f"sum(rate(sglang:num_requests_total{selector}[60s]))"
-    assert await number(pool.server, f"({busy.query}) / {requests}") == pytest.approx(1)
+    assert await number(pool.server, f"({busy.query}) - {requests}") == pytest.approx(1 / 60)
     pod.set("num_queue_reqs", 12)
-    await number(pool.server, f"({busy.query}) - {requests}", near_to(12 / 60))
+    await number(pool.server, f"({busy.query}) - {requests}", near_to(13 / 60))
 
 
 async def test_prefill_load_of_older_sglang(pool):

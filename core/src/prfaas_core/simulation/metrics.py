@@ -37,6 +37,7 @@ class MetricName(enum.StrEnum):
     GENERATION_TOKENS = "GenerationTokens"
 
 
+_PATIENCE = 10
 _TOTALS = (MetricName.PREFILL_LOAD, MetricName.DECODE_REQUESTS, MetricName.GENERATION_TOKENS)
 
 
@@ -170,7 +171,8 @@ class Scrapes:
                 if prefills == 0:
                     return nothing
                 mean_tokens = (last.prefilled_tokens - first.prefilled_tokens) / prefills
-                return arrived(prefills, first, last) / span_s * self._profile.prefill_s(mean_tokens)
+                rate_rps = max(arrived(prefills, first, last) / span_s, last.in_hand / (_PATIENCE * window_s))
+                return rate_rps * self._profile.prefill_s(mean_tokens)
             case MetricName.PREFILL_QUEUE_WAIT:
                 return (last.waited_s - first.waited_s) / prefills if prefills else nothing
             case MetricName.TIME_TO_FIRST_TOKEN:
@@ -180,7 +182,8 @@ class Scrapes:
                 if answers == 0:
                     return in_hand
                 mean_s = (last.held_s - first.held_s) / answers
-                return min(in_hand, arrived(answers, first, last) / span_s * mean_s)
+                steady = arrived(answers, first, last) / span_s * mean_s
+                return min(in_hand, max(steady, in_hand / _PATIENCE))
             case MetricName.KV_CACHE_USE:
                 return sum(scrape.kv_use for scrape in seen) / len(seen)
             case MetricName.INTER_TOKEN_LATENCY:
@@ -194,7 +197,7 @@ def arrived(done: int, first: Scrape, last: Scrape) -> int:
 
     It is those that were done and those that there are more in hand. What waits since before is not counted again at every
     look: it is worked off by what is above the target, and a queue that grew while workers start would order more of them than
-    the load needs.
+    the load needs. Signals only see to it that a backlog is gone within ten windows.
     """
     return max(0, done + last.in_hand - first.in_hand)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from prfaas_core.autoscaling import TargetType
@@ -14,6 +14,8 @@ MOST_S = 600.0
 _TIMES_CAPACITY = 8
 """How far beyond its profile a worker is believed to work: profiles are coarse, and units are wrong by 100 or more."""
 _LEAST_TOKEN_GAP_S, _TIMES_STEP = 10.0, 100
+_PATIENCE = 10
+"""A backlog is to be gone within so many windows; beyond that it is no reason for more workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,14 @@ Build = Callable[["Asking"], BuiltIn]
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """PromQL of a number now, and of what it was a window ago, 0 if it was not there."""
+
+    now: str
+    before: str
+
+
+@dataclass(frozen=True, slots=True)
 class Asking:
     """What a signal's PromQL depends on beside its name.
 
@@ -70,23 +80,58 @@ class Asking:
         """Return the PromQL of a gauge's mean over the window, series by series."""
         return f"avg_over_time({metric}{self.select(**labels)}[{self.window_s}s])"
 
-    def last(self, metric: str, **labels: str) -> str:
-        """Return the PromQL of a gauge's newest value within the window, series by series."""
-        return f"last_over_time({metric}{self.select(**labels)}[{self.window_s}s])"
+    def last(self, metric: str, *, before: bool = False, **labels: str) -> str:
+        """Return the PromQL of a gauge's newest value within the window, or within the one before, series by series."""
+        offset = f" offset {self.window_s}s" if before else ""
+        return f"last_over_time({metric}{self.select(**labels)}[{self.window_s}s]{offset})"
 
 
-def load(tokens: str, requests: str, waiting: str, running: str, asking: Asking) -> str:
-    """Return the PromQL of prefill work, in workers: (requests/s + waiting / window) * T_prefill(mean tokens).
+def load(tokens: str, requests: str, in_hand: Change, asking: Asking) -> str:
+    """Return the PromQL of prefill work, in workers: requests that come in a second * T_prefill(mean tokens).
 
     It is absent while requests are in hand and none has ended within the window: then their length is not known.
 
     Args:
-        tokens, requests, waiting, running: PromQL of one number each: prompt tokens computed a second, requests ended a
-            second, requests that wait and that run.
+        tokens, requests: PromQL of one number each: prompt tokens computed a second, requests ended a second.
+        in_hand: requests that wait or run.
     """
     mean = f"{tokens} / ({requests} != 0)"
-    work = f"({requests} + {waiting} / {asking.window_s}) * ({seconds(asking.profile.prefill_s, mean)})"
-    return f"{work} or {_idle(requests, waiting, running)}"
+    coming = at_least(arrivals(requests, in_hand, asking), f"{in_hand.now} / {_PATIENCE * asking.window_s}")
+    return f"({coming}) * ({seconds(asking.profile.prefill_s, mean)}) or ({requests} + {in_hand.now} == 0)"
+
+
+def steady(in_hand: str, requests: str, held: str, change: Change, asking: Asking) -> str:
+    """Return the PromQL of the requests that a pool holds at once in the long run: those that come, times how long each is held.
+
+    Those in hand are an upper limit: where a backlog is worked off there are more. Where none has ended, they are all there is.
+
+    Args:
+        in_hand: PromQL of the mean number of requests in hand.
+        requests, held: PromQL of the requests ended a second, and of the seconds that they were held, a second.
+        change: requests in hand.
+    """
+    long_run = f"({arrivals(requests, change, asking)}) * ({held} / ({requests} != 0))"
+    known = f"{at_least(long_run, f'{in_hand} / {_PATIENCE}')} < {in_hand} and ({requests} != 0)"
+    return f"({known}) or {in_hand}"
+
+
+def arrivals(requests: str, in_hand: Change, asking: Asking) -> str:
+    """Return the PromQL of the requests that come in a second: those that ended, and those that there are more in hand.
+
+    What waits since before is not counted again at every look. It is worked off by what is above the target; a queue that
+    grew while workers start would order more of them than the load needs.
+    """
+    return f"{requests} + ({in_hand.now} - {in_hand.before}) / {asking.window_s}"
+
+
+def change(now: Iterable[str], before: Iterable[str]) -> Change:
+    """Return the sum of numbers now, and a window ago."""
+    return Change(f"({' + '.join(now)})", f"({' + '.join(before)} or vector(0))")
+
+
+def at_least(number: str, floor: str) -> str:
+    """Return the PromQL of the larger of two numbers."""
+    return f"({number} > {floor} or {floor})"
 
 
 def mean_of(total: str, count: str, waiting: str, running: str) -> str:

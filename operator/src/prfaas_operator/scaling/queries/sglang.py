@@ -5,7 +5,8 @@ the highest counts, since all see the same requests, and those of data paralleli
 gauge without one is the sum of the others. Many series begin with the first request, so what tells which pods report is the
 gauge of running requests, which is always there.
 
-Requests that wait for the other side (bootstrap and transfer queues) are no load of the engine that they wait in.
+Requests that wait for the other side (bootstrap and transfer queues) are no load of the engine that they wait in. How long an
+answer takes from its first token on is not counted, so DecodeRequests are those in hand, a backlog included.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 from prfaas_core.autoscaling import TargetType
 from prfaas_operator.api.scaling import SignalName
 from prfaas_operator.scaling.queries import built_in
-from prfaas_operator.scaling.queries.built_in import Asking, Build, BuiltIn
+from prfaas_operator.scaling.queries.built_in import Asking, Build, BuiltIn, change
 
 _RUNNING: Final = "sglang:num_running_reqs"
 _QUEUED: Final = "sglang:num_queue_reqs"
@@ -35,9 +36,10 @@ def _gauges(asking: Asking, *metrics: str) -> tuple[str, ...]:
     return tuple(f"{metric}{asking.select(**_ALL)}" for metric in metrics)
 
 
-def _in_hand(asking: Asking) -> tuple[str, str]:
+def _in_hand(asking: Asking, *, before: bool = False) -> tuple[str, str]:
     """Return the PromQL of the requests that wait, and of those that run."""
-    return _over_ranks(asking.last(_QUEUED, **_ALL)), _over_ranks(asking.last(_RUNNING, **_ALL))
+    waiting, running = (_over_ranks(asking.last(gauge, before=before, **_ALL)) for gauge in (_QUEUED, _RUNNING))
+    return waiting, running
 
 
 def _or_none(series: str, asking: Asking) -> str:
@@ -55,7 +57,7 @@ def _prefill_load(asking: Asking) -> BuiltIn:
     tokens = _or_none(f"sum({newer} or {prompts} - {cached})", asking)
     requests = _or_none(f"sum({asking.rate('sglang:num_requests_total')})", asking)
     return BuiltIn(
-        built_in.load(tokens, requests, *_in_hand(asking), asking),
+        built_in.load(tokens, requests, change(_in_hand(asking), _in_hand(asking, before=True)), asking),
         TargetType.AVERAGE_VALUE,
         work=True,
         reporting=_reporting(asking),

@@ -11,24 +11,33 @@ from typing import Final
 from prfaas_core.autoscaling import TargetType
 from prfaas_operator.api.scaling import SignalName
 from prfaas_operator.scaling.queries import built_in
-from prfaas_operator.scaling.queries.built_in import Asking, Build, BuiltIn
+from prfaas_operator.scaling.queries.built_in import Asking, Build, BuiltIn, change
 
 _RUNNING: Final = "vllm:num_requests_running"
 _WAITING: Final = "vllm:num_requests_waiting"
 _BY_REASON: Final = "vllm:num_requests_waiting_by_reason"
 _COMPUTED: Final = "vllm:request_prefill_kv_computed_tokens"
+_DECODE_TIME: Final = "vllm:request_decode_time_seconds"
 _QUEUE_TIME: Final = "vllm:request_queue_time_seconds"
 
 
-def _in_hand(asking: Asking) -> tuple[str, str]:
+def _in_hand(asking: Asking, *, before: bool = False) -> tuple[str, str]:
     """Return the PromQL of the requests that wait, and of those that run."""
-    return f"sum({asking.last(_WAITING)})", f"sum({asking.last(_RUNNING)})"
+    return f"sum({asking.last(_WAITING, before=before)})", f"sum({asking.last(_RUNNING, before=before)})"
+
+
+def _for_room(asking: Asking, *, before: bool = False) -> str:
+    """Return the PromQL of the requests that run, and of those that wait for room, at one time."""
+    running = f"sum({asking.last(_RUNNING, before=before)})"
+    for_room = f"sum({asking.last(_BY_REASON, before=before, reason='capacity')})"
+    # Older releases do not say what requests wait for; there it is those that run.
+    return f"{running} + ({for_room} or 0 * {running})"
 
 
 def _prefill_load(asking: Asking) -> BuiltIn:
     tokens, requests = f"sum({asking.rate(f'{_COMPUTED}_sum')})", f"sum({asking.rate(f'{_COMPUTED}_count')})"
     return BuiltIn(
-        built_in.load(tokens, requests, *_in_hand(asking), asking),
+        built_in.load(tokens, requests, change(_in_hand(asking), _in_hand(asking, before=True)), asking),
         TargetType.AVERAGE_VALUE,
         work=True,
         reporting=(f"{_COMPUTED}_count{asking.select()}",),
@@ -73,9 +82,10 @@ def _inter_token_latency(asking: Asking) -> BuiltIn:
 def _decode_requests(asking: Asking) -> BuiltIn:
     running = f"sum({asking.mean(_RUNNING)})"
     for_room = f"sum({asking.mean(_BY_REASON, reason='capacity')})"
+    ended, held = (f"sum({asking.rate(f'{_DECODE_TIME}_{part}')})" for part in ("count", "sum"))
+    in_hand = change((_for_room(asking),), (_for_room(asking, before=True),))
     return BuiltIn(
-        # Older releases do not say what requests wait for; there it is those that run.
-        f"{running} + ({for_room} or 0 * {running})",
+        built_in.steady(f"({running} + ({for_room} or 0 * {running}))", ended, held, in_hand, asking),
         TargetType.AVERAGE_VALUE,
         work=True,
         reporting=(f"{_RUNNING}{asking.select()}",),
