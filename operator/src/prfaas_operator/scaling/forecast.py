@@ -161,6 +161,7 @@ class Forecaster:
             state.pool = pool
             if self._clock() - state.looked_at_s >= pool.step_s:
                 due.append(state)
+        # One after the other: decisions ask the same servers, and do not wait behind histories.
         tasks = [(state, task) for state in due if (task := await self._task(state)) is not None]
         if tasks:
             outcomes = await self._smooth([task for _, task in tasks])
