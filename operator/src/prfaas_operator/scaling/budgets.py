@@ -149,16 +149,15 @@ class Budgets:
 
     def decided(self, ref: Ref, replicas: int, wanted: int | None) -> None:
         """Take a decision on a pool: what it asks for, and what it would without ceilings; None where it just holds."""
-        asked = (replicas, replicas if wanted is None else wanted)
-        if self._asked.get(ref) == asked:
-            return
-        self._asked[ref] = asked
         account = self._account(ref.namespace)
         pool = account.book.pools.get(ref) if account is not None else None
-        if account is not None and pool is not None:
-            account.enter(ref, self._request(ref, pool))
-            for name in {account.book.limits[key].budget for key in (*pool.costs, *pool.unknown)}:
-                self._on_change(Ref("Budget", ref.namespace, name))
+        asked = (replicas, replicas if wanted is None else wanted)
+        if account is None or pool is None or self._asked.get(ref) == asked:
+            return
+        self._asked[ref] = asked
+        account.enter(ref, self._request(ref, pool))
+        for name in {account.book.limits[key].budget for key in (*pool.costs, *pool.unknown)}:
+            self._on_change(Ref("Budget", ref.namespace, name))
 
     def balance(self, namespace: str) -> Balance | None:
         """Return what is used and wanted of a namespace's budgets; None if it has none."""
@@ -179,6 +178,8 @@ class Budgets:
         book, account = self._read(namespace), None
         if book is not None:
             account = _Account(book)
+            for gone in [ref for ref in self._asked if ref.namespace == namespace and ref not in book.pools]:
+                del self._asked[gone]
             for ref, pool in book.pools.items():
                 account.enter(ref, self._request(ref, pool))
         self._accounts[namespace] = (now_s, account)
