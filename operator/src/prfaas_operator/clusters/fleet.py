@@ -35,6 +35,7 @@ class Fleet:
         self._times = times
         self._members: dict[Key, Member] = {}
         self._specs: dict[Key, MemberClusterSpec] = {}
+        self._kubeconfigs: dict[Key, tuple[str, str]] = {}  # as the Secrets had them last, and their digests
 
     def get(self, namespace: str, name: str) -> Member | None:
         return self._members.get((namespace, name))
@@ -57,6 +58,7 @@ class Fleet:
     async def drop(self, namespace: str, name: str) -> None:
         """End the contact with a member whose MemberCluster is gone."""
         self._specs.pop((namespace, name), None)
+        self._kubeconfigs.pop((namespace, name), None)
         member = self._members.pop((namespace, name), None)
         if member is not None:
             await member.stop()
@@ -94,12 +96,17 @@ class Fleet:
             raise SecretMissingError(
                 f"Secret {namespace}/{reference.name} with the key {reference.key!r} does not exist"
             )
+        # Every probe comes here, and reading YAML takes longer than all else of it.
+        if known is not None and self._kubeconfigs.get(key) == (encoded, known):
+            return None
         try:
             text = base64.b64decode(encoded).decode()
         except (binascii.Error, UnicodeDecodeError) as error:
             raise KubeconfigError(f"Secret {namespace}/{reference.name}, key {reference.key!r}: {error}") from error
         credentials = parse_kubeconfig(text)
-        if credentials.digest() == known:
+        digest = credentials.digest()
+        self._kubeconfigs[key] = (encoded, digest)
+        if digest == known:
             return None
         api = ClusterApi(member_client(credentials), timeout_s=self._times.call_s, fence=self._fence)
-        return Connection(api, credentials.digest(), shared=False)
+        return Connection(api, digest, shared=False)
