@@ -46,6 +46,8 @@ class BuiltIn:
 
 
 Build = Callable[["Asking"], BuiltIn]
+Gauge = Callable[..., str]
+"""Returns the PromQL of a gauge, by its name and labels, at some time: `last`, `before` or `mean` of what is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,13 @@ class Asking:
         """Return the PromQL of a gauge's mean over the window, series by series."""
         return f"avg_over_time({metric}{self.select(**labels)}[{self.window_s}s])"
 
-    def last(self, metric: str, *, before: bool = False, **labels: str) -> str:
-        """Return the PromQL of a gauge's newest value within the window, or within the one before, series by series."""
-        offset = f" offset {self.window_s}s" if before else ""
-        return f"last_over_time({metric}{self.select(**labels)}[{self.window_s}s]{offset})"
+    def last(self, metric: str, **labels: str) -> str:
+        """Return the PromQL of a gauge's newest value within the window, series by series."""
+        return f"last_over_time({metric}{self.select(**labels)}[{self.window_s}s])"
+
+    def before(self, metric: str, **labels: str) -> str:
+        """Return the PromQL of a gauge's newest value within the window before, series by series."""
+        return f"last_over_time({metric}{self.select(**labels)}[{self.window_s}s] offset {self.window_s}s)"
 
 
 def load(tokens: str, requests: str, in_hand: Change, asking: Asking) -> str:

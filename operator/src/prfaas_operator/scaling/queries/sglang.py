@@ -16,7 +16,7 @@ from typing import Final
 from prfaas_core.autoscaling import TargetType
 from prfaas_operator.api.scaling import SignalName
 from prfaas_operator.scaling.queries import built_in
-from prfaas_operator.scaling.queries.built_in import Asking, Build, BuiltIn, change
+from prfaas_operator.scaling.queries.built_in import Asking, Build, BuiltIn, Gauge, change
 
 _RUNNING: Final = "sglang:num_running_reqs"
 _QUEUED: Final = "sglang:num_queue_reqs"
@@ -36,10 +36,9 @@ def _gauges(asking: Asking, *metrics: str) -> tuple[str, ...]:
     return tuple(f"{metric}{asking.select(**_ALL)}" for metric in metrics)
 
 
-def _in_hand(asking: Asking, *, before: bool = False) -> tuple[str, str]:
+def _in_hand(gauge: Gauge) -> tuple[str, str]:
     """Return the PromQL of the requests that wait, and of those that run."""
-    waiting, running = (_over_ranks(asking.last(gauge, before=before, **_ALL)) for gauge in (_QUEUED, _RUNNING))
-    return waiting, running
+    return _over_ranks(gauge(_QUEUED, **_ALL)), _over_ranks(gauge(_RUNNING, **_ALL))
 
 
 def _or_none(series: str, asking: Asking) -> str:
@@ -57,7 +56,7 @@ def _prefill_load(asking: Asking) -> BuiltIn:
     tokens = _or_none(f"sum({newer} or {prompts} - {cached})", asking)
     requests = _or_none(f"sum({asking.rate('sglang:num_requests_total')})", asking)
     return BuiltIn(
-        built_in.load(tokens, requests, change(_in_hand(asking), _in_hand(asking, before=True)), asking),
+        built_in.load(tokens, requests, change(_in_hand(asking.last), _in_hand(asking.before)), asking),
         TargetType.AVERAGE_VALUE,
         work=True,
         reporting=_reporting(asking),
@@ -75,7 +74,7 @@ def _queue_wait(asking: Asking) -> BuiltIn:
     waited = _or_none(_over_ranks(asking.rate(f"{metric}_sum"), "priority"), asking)
     count = _or_none(_over_ranks(asking.rate(f"{metric}_count"), "priority"), asking)
     return BuiltIn(
-        built_in.mean_of(waited, count, *_in_hand(asking)),
+        built_in.mean_of(waited, count, *_in_hand(asking.last)),
         TargetType.VALUE,
         reporting=_reporting(asking),
         limit=built_in.MOST_S,
@@ -87,7 +86,7 @@ def _latency(metric: str, asking: Asking, limit_s: float) -> BuiltIn:
     # Counted where requests come in, once for each.
     count = _or_none(f"sum({asking.rate(f'{metric}_count')})", asking)
     return BuiltIn(
-        built_in.quantile_of(asking.rate(f"{metric}_bucket"), count, *_in_hand(asking), asking.quantile),
+        built_in.quantile_of(asking.rate(f"{metric}_bucket"), count, *_in_hand(asking.last), asking.quantile),
         TargetType.VALUE,
         reporting=_reporting(asking),
         limit=limit_s,

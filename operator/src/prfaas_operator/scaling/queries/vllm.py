@@ -11,7 +11,7 @@ from typing import Final
 from prfaas_core.autoscaling import TargetType
 from prfaas_operator.api.scaling import SignalName
 from prfaas_operator.scaling.queries import built_in
-from prfaas_operator.scaling.queries.built_in import Asking, Build, BuiltIn, change
+from prfaas_operator.scaling.queries.built_in import Asking, Build, BuiltIn, Gauge, change
 
 _RUNNING: Final = "vllm:num_requests_running"
 _WAITING: Final = "vllm:num_requests_waiting"
@@ -21,23 +21,22 @@ _DECODE_TIME: Final = "vllm:request_decode_time_seconds"
 _QUEUE_TIME: Final = "vllm:request_queue_time_seconds"
 
 
-def _in_hand(asking: Asking, *, before: bool = False) -> tuple[str, str]:
+def _in_hand(gauge: Gauge) -> tuple[str, str]:
     """Return the PromQL of the requests that wait, and of those that run."""
-    return f"sum({asking.last(_WAITING, before=before)})", f"sum({asking.last(_RUNNING, before=before)})"
+    return f"sum({gauge(_WAITING)})", f"sum({gauge(_RUNNING)})"
 
 
-def _for_room(asking: Asking, *, before: bool = False) -> str:
-    """Return the PromQL of the requests that run, and of those that wait for room, at one time."""
-    running = f"sum({asking.last(_RUNNING, before=before)})"
-    for_room = f"sum({asking.last(_BY_REASON, before=before, reason='capacity')})"
+def _for_room(gauge: Gauge) -> tuple[str, str]:
+    """Return the PromQL of the requests that run, and of those that wait for room."""
+    running = f"sum({gauge(_RUNNING)})"
     # Older releases do not say what requests wait for; there it is those that run.
-    return f"{running} + ({for_room} or 0 * {running})"
+    return running, f"(sum({gauge(_BY_REASON, reason='capacity')}) or 0 * {running})"
 
 
 def _prefill_load(asking: Asking) -> BuiltIn:
     tokens, requests = f"sum({asking.rate(f'{_COMPUTED}_sum')})", f"sum({asking.rate(f'{_COMPUTED}_count')})"
     return BuiltIn(
-        built_in.load(tokens, requests, change(_in_hand(asking), _in_hand(asking, before=True)), asking),
+        built_in.load(tokens, requests, change(_in_hand(asking.last), _in_hand(asking.before)), asking),
         TargetType.AVERAGE_VALUE,
         work=True,
         reporting=(f"{_COMPUTED}_count{asking.select()}",),
@@ -52,7 +51,7 @@ def _prefill_load(asking: Asking) -> BuiltIn:
 def _queue_wait(asking: Asking) -> BuiltIn:
     waited, count = f"sum({asking.rate(f'{_QUEUE_TIME}_sum')})", f"sum({asking.rate(f'{_QUEUE_TIME}_count')})"
     return BuiltIn(
-        built_in.mean_of(waited, count, *_in_hand(asking)),
+        built_in.mean_of(waited, count, *_in_hand(asking.last)),
         TargetType.VALUE,
         reporting=(f"{_QUEUE_TIME}_count{asking.select()}",),
         limit=built_in.MOST_S,
@@ -63,7 +62,7 @@ def _queue_wait(asking: Asking) -> BuiltIn:
 def _latency(metric: str, asking: Asking, limit_s: float) -> BuiltIn:
     buckets, count = asking.rate(f"{metric}_bucket"), f"sum({asking.rate(f'{metric}_count')})"
     return BuiltIn(
-        built_in.quantile_of(buckets, count, *_in_hand(asking), asking.quantile),
+        built_in.quantile_of(buckets, count, *_in_hand(asking.last), asking.quantile),
         TargetType.VALUE,
         reporting=(f"{metric}_count{asking.select()}",),
         limit=limit_s,
@@ -80,12 +79,11 @@ def _inter_token_latency(asking: Asking) -> BuiltIn:
 
 
 def _decode_requests(asking: Asking) -> BuiltIn:
-    running = f"sum({asking.mean(_RUNNING)})"
-    for_room = f"sum({asking.mean(_BY_REASON, reason='capacity')})"
+    running, for_room = _for_room(asking.mean)
     ended, held = (f"sum({asking.rate(f'{_DECODE_TIME}_{part}')})" for part in ("count", "sum"))
-    in_hand = change((_for_room(asking),), (_for_room(asking, before=True),))
+    in_hand = change(_for_room(asking.last), _for_room(asking.before))
     return BuiltIn(
-        built_in.steady(f"({running} + ({for_room} or 0 * {running}))", ended, held, in_hand, asking),
+        built_in.steady(f"({running} + {for_room})", ended, held, in_hand, asking),
         TargetType.AVERAGE_VALUE,
         work=True,
         reporting=(f"{_RUNNING}{asking.select()}",),
