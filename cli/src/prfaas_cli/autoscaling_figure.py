@@ -9,7 +9,8 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from prfaas_cli.autoscaling_replay import Outcome
+from prfaas_cli.autoscaling_replay import Look, Outcome
+from prfaas_core.autoscaling import Reading, TargetType
 
 SUFFIXES = (".svg", ".png")
 
@@ -21,7 +22,6 @@ def write(path: Path, title: str, outcomes: Sequence[Outcome]) -> None:
         OSError: the file cannot be written.
     """
     names = [reading.name for reading in outcomes[0].looks[0].readings]
-    targets = {reading.name: reading.target for reading in outcomes[0].looks[0].readings}
     begin_s = outcomes[0].looks[0].at_s
     # Without a salt of its own, every run names the parts of an SVG anew, and files differ that show the same.
     with mpl.rc_context({"svg.hashsalt": "prfaas", "font.size": 9}):
@@ -31,11 +31,15 @@ def write(path: Path, title: str, outcomes: Sequence[Outcome]) -> None:
             for outcome in outcomes:
                 hours, values = [], []
                 for look in outcome.looks:
-                    reading = next(found for found in look.readings if found.name == name)
+                    reading = _reading(look, name)
                     hours.append((look.at_s - begin_s) / 3600)
                     values.append(reading.value if reading.value is not None else math.nan)
                 axes.plot(hours, values, linewidth=0.8, label=outcome.name)
-            axes.axhline(targets[name], color="black", linestyle=":", linewidth=1.0, label="target")
+            # What the first one's replicas are there for: a total is shared by them.
+            first = outcomes[0].looks
+            targets = [_target(look, name) for look in first]
+            hours = [(look.at_s - begin_s) / 3600 for look in first]
+            axes.step(hours, targets, where="post", color="black", linestyle=":", linewidth=1.0, label="target")
             axes.set_ylabel(name)
             axes.grid(alpha=0.3)
         for outcome in outcomes:
@@ -48,3 +52,12 @@ def write(path: Path, title: str, outcomes: Sequence[Outcome]) -> None:
         below.legend(frameon=False, ncols=len(outcomes))
         figure.suptitle(title)
         figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _reading(look: Look, name: str) -> Reading:
+    return next(found for found in look.readings if found.name == name)
+
+
+def _target(look: Look, name: str) -> float:
+    reading = _reading(look, name)
+    return reading.target * (look.replicas if reading.target_type is TargetType.AVERAGE_VALUE else 1)

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prfaas_cli.autoscaling_replay import Look, Outcome
-from prfaas_core.autoscaling import Reading
+from prfaas_core.autoscaling import Reading, TargetType
 
 _DATED_S = 1e9
 
@@ -105,7 +105,8 @@ def _seen(reading: Reading) -> str:
     guard = " (guard)" if reading.guard else ""
     if reading.value is None:
         return f"{reading.name}{guard}: {reading.fault or 'no value'}"
-    return f"{reading.name}{guard} {reading.value:.4g} / {reading.target:g}"
+    each = " a worker" if reading.target_type is TargetType.AVERAGE_VALUE else ""
+    return f"{reading.name}{guard} {reading.value:.4g} / {reading.target:g}{each}"
 
 
 def _table(title: str, *columns: str) -> Table:
