@@ -7,6 +7,7 @@ Readers see whether each kind was ever listed completely, so that "nothing there
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from prfaas_operator.children.metadata import owner_uid
 from prfaas_operator.clusters.resources import Resource
 
 Listener = Callable[[Resource, Mapping[str, Any]], None]
@@ -25,6 +26,7 @@ class ObjectCache:
 
     def __init__(self, listener: Listener) -> None:
         self._objects: dict[Resource, dict[str, dict[str, Any]]] = {}
+        self._owned: dict[tuple[Resource, str], dict[str, dict[str, Any]]] = {}
         self._listed: set[Resource] = set()
         self._listener = listener
 
@@ -40,13 +42,18 @@ class ObjectCache:
         objects = self._objects.get(resource, {})
         return [objects[name] for name in sorted(objects)]
 
+    def owned(self, resource: Resource, uid: str) -> list[dict[str, Any]]:
+        """Return the objects of a kind that belong to the hub's object with a uid, sorted by name."""
+        objects = self._owned.get((resource, uid), {})
+        return [objects[name] for name in sorted(objects)]
+
     def replace(self, resource: Resource, items: Iterable[dict[str, Any]]) -> None:
         """Take a complete list: what is not in it is gone."""
         known = self._objects.setdefault(resource, {})
         fresh = {item["metadata"]["name"]: item for item in items}
         gone = [known[name] for name in known if name not in fresh]
         for item in gone:
-            del known[item["metadata"]["name"]]
+            self._drop(resource, item)
         first = resource not in self._listed
         self._listed.add(resource)
         for item in gone:
@@ -69,7 +76,12 @@ class ObjectCache:
             return
         # Who wrote which field takes more room than the fields, and nobody asks about children.
         item["metadata"].pop("managedFields", None)
+        if before is not None:
+            self._drop(resource, before)
         known[name] = item
+        owner = owner_uid(item)
+        if owner is not None:
+            self._owned.setdefault((resource, owner), {})[name] = item
         self._listener(resource, item)
 
     def remove(self, resource: Resource, item: Mapping[str, Any]) -> None:
@@ -78,5 +90,14 @@ class ObjectCache:
         name = item["metadata"]["name"]
         before = known.get(name)
         if before is not None and before["metadata"].get("uid") == item["metadata"].get("uid"):
-            del known[name]
+            self._drop(resource, before)
             self._listener(resource, item)
+
+    def _drop(self, resource: Resource, item: Mapping[str, Any]) -> None:
+        name, owner = item["metadata"]["name"], owner_uid(item)
+        del self._objects[resource][name]
+        if owner is not None:
+            left = self._owned[resource, owner]
+            del left[name]
+            if not left:
+                del self._owned[resource, owner]

@@ -137,8 +137,8 @@ class Children:
         present = {
             (resource.kind, _name(item))
             for resource in CHILDREN
-            for item in member.cache.all(resource)
-            if owner_uid(item) == owner and "deletionTimestamp" not in item["metadata"]
+            for item in member.cache.owned(resource, owner)
+            if "deletionTimestamp" not in item["metadata"]
         }
         if present - wanted:
             await self.remove(connected(member), member.namespace, owner, keep=wanted)

@@ -71,9 +71,8 @@ def active_pods(member: Member, stored: Stored) -> dict[str, dict[str, Any]]:
     """Return the pods of a pool that are neither at their end nor being deleted, by name."""
     return {
         pod["metadata"]["name"]: pod
-        for pod in member.cache.all(POD)
-        if owner_uid(pod) == stored.uid
-        and "deletionTimestamp" not in pod["metadata"]
+        for pod in member.cache.owned(POD, stored.uid)
+        if "deletionTimestamp" not in pod["metadata"]
         and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
     }
 

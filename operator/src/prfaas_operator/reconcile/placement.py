@@ -53,7 +53,7 @@ def observed(context: Context, stored: Stored, route: api.InferenceRoute) -> Pla
         return wanted
     deployment = member.cache.get(DEPLOYMENT, router_name(stored.ref.name))
     status = (deployment or {}).get("status") or {}
-    pods = member.cache.all(POD)
+    pods = member.cache.owned(POD, decode[0].uid)
     ready = {worker.name for worker in ready_workers(pods, decode[0].uid)}
     containers = [
         {container["name"] for container in pod["spec"]["containers"]}
@@ -76,7 +76,7 @@ def sidecars(member: Member, decode_pool: str, uid: str) -> dict[str, str]:
     Pods that an earlier operator made lack the label of those; until they are replaced, all are led to.
     """
     selector = identity_labels("decode", decode_pool)
-    pods = member.cache.all(POD)
+    pods = member.cache.owned(POD, uid)
     ready = {worker.name for worker in ready_workers(pods, uid)}
     labelled = [
         (pod["metadata"].get("labels") or {}).get(SERVING_LABEL) == SERVING

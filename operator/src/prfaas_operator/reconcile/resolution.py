@@ -157,7 +157,7 @@ def _pool(context: Context, kind: type[api.Pool], namespace: str, name: str, fie
     member = context.member(namespace, model.spec.cluster_ref.name)
     workers = None
     if member is not None and member.cache.listed((POD,)):
-        workers = snapshots.ready_workers(member.cache.all(POD), stored.uid)
+        workers = snapshots.ready_workers(member.cache.owned(POD, stored.uid), stored.uid)
     view = PoolView(
         namespace=namespace,
         name=name,

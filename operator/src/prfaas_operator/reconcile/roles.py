@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prfaas_core.roles import Autoscaler
 from prfaas_operator import api
 from prfaas_operator.api.route_plan import RolesMode
-from prfaas_operator.children.metadata import DRAINING_ANNOTATION, owner_uid
+from prfaas_operator.children.metadata import DRAINING_ANNOTATION
 from prfaas_operator.clusters.resources import DEPLOYMENT, POD
 from prfaas_operator.objects import Ref, Stored
 from prfaas_operator.reconcile.context import Context, now
@@ -194,7 +194,7 @@ def settled(context: Context, pool: Ref, replicas: int) -> bool:
         return False
     deployment = member.cache.get(DEPLOYMENT, pool.name) or {}
     status = deployment.get("status") or {}
-    pods = [pod for pod in member.cache.all(POD) if owner_uid(pod) == stored.uid]
+    pods = member.cache.owned(POD, stored.uid)
     return (
         int((deployment.get("spec") or {}).get("replicas", 0)) == replicas
         and int(status.get("readyReplicas", 0)) == replicas
