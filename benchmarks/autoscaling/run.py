@@ -282,13 +282,13 @@ def steps_table(done: dict[Job, Run], signals: str) -> list[str]:
     return lines
 
 
-def report(done: dict[Job, Run], hours: float, taken_s: float) -> str:
+def report(done: dict[Job, Run], hours: float, processes: int, taken_s: float) -> str:
     return "\n".join(
         [
             "# The autoscaler on simulated hours, and a HorizontalPodAutoscaler's algorithm beside it",
             "",
             "Taken with `python benchmarks/autoscaling/run.py --trace mooncake_conversation.jsonl --write`.",
-            f"{hours:g} simulated hours a run, in {taken_s:.0f} s of {platform.machine()} with Python {platform.python_version()}.",
+            f"{hours:g} simulated hours a run, in {taken_s:.0f} s with {processes} processes on {platform.machine()}, Python {platform.python_version()}.",
             "What is compared and how is said in [docs/autoscaling-evaluation.md](../../docs/autoscaling-evaluation.md). Several seeds: mean (range).",
             "",
             "## Load and queue: `PrefillLoad` 0.7 over 300 s and `PrefillQueueWait` 2 s; `DecodeRequests` 6 of 8 slots over 120 s",
@@ -336,7 +336,7 @@ def main() -> None:
     with multiprocessing.Pool(arguments.processes) as pool:
         runs = pool.map(_work, [(job, rows, arguments.hours) for job in jobs], chunksize=1)
     done = dict(zip(jobs, runs, strict=True))
-    text = report(done, arguments.hours, math.ceil(time.monotonic() - began))
+    text = report(done, arguments.hours, arguments.processes, math.ceil(time.monotonic() - began))
     print(text)
     if arguments.write:
         Path(__file__).with_name("REPORT.md").write_text(text, encoding="utf-8")
