@@ -324,6 +324,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--write", action="store_true", help="write REPORT.md")
     arguments = parser.parse_args()
+    if arguments.hours < 1:
+        parser.error(f"--hours {arguments.hours:g}: give at least 1, which is what the trace holds")
     rows = read(arguments.trace)
     jobs = [
         (series, seed, name, signals)
