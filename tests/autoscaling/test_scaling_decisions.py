@@ -214,9 +214,9 @@ def test_less_than_the_threshold_is_no_panic():
 def test_a_pool_that_has_turned_too_often_keeps_what_it_has_for_an_hour():
     pool = Pool(2)
     assert [pool.look(now_s, total(value))[0] for now_s, value in ((0, 8), (10, 4), (20, 8))] == [4, 2, 4]
-    assert pool.look(30, total(4)) == (4, ScalingReason.STABILIZED)
+    assert pool.look(30, total(4)) == (4, ScalingReason.FLAPPING)
     assert pool.look(40, total(12)) == (6, ScalingReason.ABOVE_TARGET)
-    assert pool.look(3609, total(4)) == (6, ScalingReason.STABILIZED)
+    assert pool.look(3609, total(4)) == (6, ScalingReason.FLAPPING)
     assert pool.look(3610, total(4)) == (2, ScalingReason.BELOW_TARGET)
 
 

@@ -115,7 +115,9 @@ async def test_a_day_is_predicted_better_than_by_the_load_of_now(prometheus: Pro
         view, floor = forecaster.view(pool.ref), forecaster.floor(pool.ref)
         assert view is not None
         assert floor is not None
-        assert floor.replicas == view.predicted_replicas == pytest.approx(load(clock[0] + HORIZON_S) / 2, rel=0.3)
+        exact = load(clock[0] + HORIZON_S) / 2
+        assert math.ceil(0.85 * exact) <= floor.replicas <= math.ceil(1.15 * exact)
+        assert floor.replicas == view.predicted_replicas
     assert view is not None
     assert view.error is not None
     # Of the last prediction nothing has come yet.

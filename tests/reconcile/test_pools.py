@@ -37,6 +37,7 @@ def test_a_pool_becomes_a_workload(ready):
     assert status["observedGeneration"] == 1
     assert {item["type"]: item["status"] for item in status["conditions"]} == {
         "Ready": "True", "Reconciling": "False", "Stalled": "False", "ScalingActive": "False",
+        "ReplicasOwned": "True",
     }  # fmt: skip
     for key in CHILDREN:
         assert ready.get(key)["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "prfaas", key

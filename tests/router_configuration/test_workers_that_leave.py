@@ -67,7 +67,7 @@ def test_a_decode_worker_that_leaves_during_prefill_is_not_given_the_request(
 ) -> None:
     """It was idle as far as anybody could see, and may be gone by the time that its KV is ready."""
     leaves, stays = by_name(start_worker(), start_worker())
-    prefill = start_worker("--time-scale=0.5")
+    prefill = start_worker("--time-scale=0.2")
     router = follow()
     serve([leaves, stays], [prefill])
     waiting = clients.submit(complete, router)
@@ -82,7 +82,7 @@ def test_the_last_decode_worker_finishes_what_was_decided_for_it(
     follow: Callable[..., Any], start_worker: Callable[..., Any], serve: Callable[..., None], clients: Any
 ) -> None:
     """It drains, and there is nobody else."""
-    decode, prefill, router = start_worker(), start_worker("--time-scale=0.5"), follow()
+    decode, prefill, router = start_worker(), start_worker("--time-scale=0.2"), follow()
     serve([decode], [prefill])
     waiting = clients.submit(complete, router)
     prefill.wait_metric("vllm:num_requests_running", 1)
@@ -96,7 +96,7 @@ def test_a_request_whose_last_decode_worker_is_gone_waits_for_the_next(
     follow: Callable[..., Any], start_worker: Callable[..., Any], serve: Callable[..., None], clients: Any
 ) -> None:
     """The pool was scaled to zero, and its worker ended, while the request was prefilled."""
-    decode, prefill, router = start_worker(), start_worker("--time-scale=0.5"), follow()
+    decode, prefill, router = start_worker(), start_worker("--time-scale=0.2"), follow()
     serve([decode], [prefill])
     waiting = clients.submit(complete, router)
     prefill.wait_metric("vllm:num_requests_running", 1)

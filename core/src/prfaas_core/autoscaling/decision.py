@@ -112,7 +112,7 @@ def decide(observed: Observed, settings: Settings, history: History, now_s: floa
     if paced != followed:
         reason = ScalingReason.RATE_LIMITED
     if paced < observed.replicas and _busy(observed) and _flaps(settings, history):
-        paced, reason = observed.replicas, ScalingReason.STABILIZED
+        paced, reason = observed.replicas, ScalingReason.FLAPPING
     return _bounded(paced, reason, recommended, proposals, observed, settings, history, now_s)
 
 

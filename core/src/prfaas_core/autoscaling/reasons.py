@@ -14,6 +14,7 @@ class ScalingReason(enum.StrEnum):
     PANIC = "Panic"
     STABILIZED = "Stabilized"
     RATE_LIMITED = "RateLimited"
+    FLAPPING = "Flapping"
     AT_MAXIMUM = "AtMaximum"
     AT_MINIMUM = "AtMinimum"
     WAITING_FOR_PODS = "WaitingForPods"

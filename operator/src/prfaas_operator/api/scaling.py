@@ -62,7 +62,7 @@ class Signal(Model):
     )
 
     name: SignalName
-    """Of prefill: PrefillLoad, the work that comes and waits, in workers; PrefillQueueWait, mean seconds in the queue;
+    """Of prefill: PrefillLoad, the work that comes, in workers; PrefillQueueWait, mean seconds in the queue;
     TimeToFirstToken, a quantile in seconds. Of decode: DecodeRequests, requests that run or wait for room; KVCacheUse, a mean
     fraction; InterTokenLatency, a quantile in seconds; GenerationTokens, tokens/s. Of both: Query, the PromQL in `query`."""
     target_value: Positive

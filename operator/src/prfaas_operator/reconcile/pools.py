@@ -87,7 +87,9 @@ async def reconcile(context: Context, stored: Stored) -> float | None:
             raise ChildError(Reason.CLUSTER_NOT_FOUND, _no_cluster(model), retry=False)
         if member.health.reachable is False:
             raise ChildError(Reason.CLUSTER_UNREACHABLE, member.health.message, retry=True)
-        step = draining.next_step(context, stored, model, member, workers_of(model, ref.namespace), desired, wanted_revision)
+        step = draining.next_step(
+            context, stored, model, member, workers_of(model, ref.namespace), desired, wanted_revision
+        )
         bodies[-1]["spec"]["replicas"] = step.replicas
         await context.children.apply(member, stored.uid, bodies)
         if member.listed:
