@@ -105,7 +105,10 @@ def test_the_same_observation_writes_nothing():
         ({"replicas": 1, "ghost": 2, "conditions": []}, {"replicas": 1}, {"ghost": None}),
         ({"replicas": 1, "conditions": []}, {}, {"replicas": None}),
         (
-            {"conditions": [], "autoscaling": {"signals": [], "decisions": [], "periodSeconds": 3.0, "desiredReplicas": 2}},
+            {
+                "conditions": [],
+                "autoscaling": {"signals": [], "decisions": [], "periodSeconds": 3.0, "desiredReplicas": 2},
+            },
             {"autoscaling": {"periodSeconds": 5.0}},
             {"autoscaling": {"periodSeconds": 5.0, "desiredReplicas": None}},
         ),
