@@ -12,9 +12,9 @@ QUIET_S = 0.3
 """How long nothing has to happen; what breaks it comes at once."""
 
 
-def is_quiet(connection: socket.socket) -> bool:
+def is_quiet(connection: socket.socket, for_s: float = QUIET_S) -> bool:
     before_s = connection.gettimeout()
-    connection.settimeout(QUIET_S)
+    connection.settimeout(for_s)
     try:
         connection.recv(1, socket.MSG_PEEK)
     except TimeoutError:
@@ -63,7 +63,7 @@ def test_a_link_that_is_cut_refuses_until_it_heals(link: Any) -> None:
 
 
 def test_a_cut_drops_what_is_on_the_way(start_link: Callable[..., Any]) -> None:
-    link = start_link(delaySeconds=0.3)
+    link = start_link(delaySeconds=2.0)
     client, server = link.pair()
     client.sendall(b"lost")
     link.wait(lambda: link.metric('link_in_flight_bytes{direction="to_pods"}') == 4, "bytes on the way")
@@ -94,12 +94,12 @@ def test_a_stall_stops_the_bytes_and_goes_on_where_it_stopped(start_link: Callab
 
 
 def test_a_stall_holds_what_is_on_the_way(start_link: Callable[..., Any]) -> None:
-    link = start_link(delaySeconds=0.2)
+    link = start_link(delaySeconds=1.0)
     client, server = link.pair()
     client.sendall(b"on the way")
     link.wait(lambda: link.metric('link_in_flight_bytes{direction="to_pods"}') == 10, "bytes on the way")
     link.put(fault="stall")
-    assert is_quiet(server)
+    assert is_quiet(server, for_s=1.0 + QUIET_S)
     link.put(fault="none")
     assert link.receive(server, 10) == b"on the way"
 

@@ -398,12 +398,17 @@ class Tenant:
             raise AssertionError(f"{error}\n{json.dumps(last[0], indent=1, default=str)[-3000:]}") from None
 
     def wait_reason(self, key: str, type_: str, reason: str, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
-        """Return a condition once it has a reason."""
+        """Return a condition as it was when it had a reason first."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.condition(key, type_)
+            return found if found.get("reason") == reason else None
+
         try:
-            wait(lambda: self.condition(key, type_).get("reason") == reason, f"{key} {type_} {reason}", deadline_s)
+            condition: dict[str, Any] = wait(look, f"{key} {type_} {reason}", deadline_s)
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {self.condition(key, type_)}") from None
-        return self.condition(key, type_)
+        return condition
 
     def wait_gone(self, key: str, deadline_s: float = DEADLINE_S) -> None:
         wait(lambda: self.get(key) is None, f"{key} is gone", deadline_s)
