@@ -100,7 +100,7 @@ def test_a_step_on_prompts_scales_prefill_and_one_on_answers_decode(system: Any,
     )
     for pool in (PREFILL, DECODE):
         system.patch(*pool, {"spec": {"scaling": {"behavior": BEHAVIOR}}})
-    phases = [(20.0, 16_384, 240), (45.0, 65_536, 240), (45.0, 16_384, 960)]
+    phases = [(14.0, 16_384, 240), (45.0, 65_536, 240), (45.0, 16_384, 960)]
     work = Phases(system, phases)
     ends_s = [work.began_s + sum(duration_s for duration_s, *_ in phases[: index + 1]) for index in range(len(phases))]
     base, prompts, answers = [watched(system, end_s) for end_s in ends_s]
