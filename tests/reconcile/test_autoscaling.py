@@ -60,7 +60,7 @@ def test_explain_says_what_was_seen_and_decided(pool, prometheus):
     pool.wait("Deployment/west-prefill", replicas(2), "has two replicas")
     pool.wait(POOL, lambda f: f["status"]["autoscaling"].get("decisions"), "says so")
     arguments = ["explain", "pool", "west-prefill", f"--kubeconfig={pool.client.cluster.admin_kubeconfig}"]
-    answer = CliRunner().invoke(cli, [*arguments, f"--namespace={pool.namespace}"], env={"COLUMNS": "200"})
+    answer = CliRunner().invoke(cli, [*arguments, f"--namespace={pool.namespace}", "--promql"], env={"COLUMNS": "200"})
     assert answer.exit_code == 0, answer.output
     for said in (
         "PrefillPool", "1 to 4 allowed", "ReplicasOwned", "ScalingActive", f"Query: {WAIT}", "0.5", "looks again every 0.3 s",

@@ -37,9 +37,10 @@ def explain_command() -> None:
 @click.option("--kubeconfig", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="Of the hub; without it: that of the local environment if there is one, otherwise kubectl's.")  # fmt: skip
 @click.option("--context", help="Context of the kubeconfig.")
+@click.option("--promql", is_flag=True, help="Show the queries too.")
 @click.pass_obj
 def pool_command(
-    console: Console, name: str, namespace: str | None, kubeconfig: Path | None, context: str | None
+    console: Console, name: str, namespace: str | None, kubeconfig: Path | None, context: str | None, promql: bool
 ) -> None:
     """Show what was seen of a pool, asked, decided, and when it will be looked at again."""
     found = _pools(name, namespace, kubeconfig, context)
@@ -48,18 +49,21 @@ def pool_command(
         raise click.ClickException(f"no PrefillPool or DecodePool {name} {where}; kubectl get pfp,dcp -A lists them")
     now = datetime.now(UTC)
     for pool in found:
-        console.print(described(pool, now))
+        console.print(described(pool, now, promql=promql))
 
 
-def described(pool: api.Pool, now: datetime) -> RenderableType:
-    """Return a pool's size and how it came about, as of `now`."""
+def described(pool: api.Pool, now: datetime, *, promql: bool) -> RenderableType:
+    """Return a pool's size and how it came about, as of `now`; with `promql`, what Prometheus was asked."""
     parts: list[RenderableType] = [_headline(pool), *_conditions(pool)]
     seen, scaling = pool.status.autoscaling, pool.spec.scaling
     if scaling is None:
         return Group(*parts)
     if seen is None:
         return Group(*parts, Text("Nothing was decided yet.", style="yellow"))
-    parts += [_signals(seen.signals), *_decision(seen, now)]
+    parts.append(_signals(seen.signals))
+    if promql:
+        parts += [Text(f"  {signal.name}: {signal.query}", style="dim") for signal in seen.signals if signal.query]
+    parts += _decision(seen, now)
     if seen.forecast is not None:
         parts.append(_forecast(seen.forecast))
     if seen.decisions:
@@ -124,7 +128,7 @@ def _condition(condition: Condition) -> Text:
     )
 
 
-def _signals(signals: tuple[SignalStatus, ...]) -> RenderableType:
+def _signals(signals: tuple[SignalStatus, ...]) -> Table:
     table = Table("signal", "value", "target", "asks for", "why", title="seen", title_justify="left")
     for signal in signals:
         each = " each" if signal.target_type is TargetType.AVERAGE_VALUE else ""
@@ -135,8 +139,7 @@ def _signals(signals: tuple[SignalStatus, ...]) -> RenderableType:
             _number(signal.proposed_replicas),
             signal.reason + (f": {signal.message}" if signal.message else ""),
         )
-    asked = [Text(f"  {signal.name}: {signal.query}", style="dim") for signal in signals if signal.query]
-    return Group(table, Text("asked"), *asked)
+    return table
 
 
 def _decision(seen: AutoscalingStatus, now: datetime) -> list[Text]:
