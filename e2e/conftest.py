@@ -25,7 +25,7 @@ from prfaas_cli.environments import LocalCluster
 from prfaas_cli.installation import ROUTER_PORT, Installation
 from prfaas_cli.manifests import Manifests
 from prfaas_cli.replay import Outcome, replay
-from prfaas_cli.trace import load
+from prfaas_cli.trace import TraceRequest, load
 from prfaas_local import processes
 from prfaas_local.errors import LocalClusterError
 
@@ -73,13 +73,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Replay:
-    """A part of the trace that is being served in the background, with prompts that no cache has seen."""
+    """Requests that are being served in the background, with prompts that no cache has seen."""
 
-    def __init__(self, url: str, model: str, requests: int, speed: float) -> None:
+    def __init__(self, url: str, model: str, requests: Sequence[TraceRequest], speed: float) -> None:
         shift = time.monotonic_ns() % 2**40
         fresh = [
-            replace(request, block_ids=tuple(block + shift for block in request.block_ids))
-            for request in load(TRACE, requests)
+            replace(request, block_ids=tuple(block + shift for block in request.block_ids)) for request in requests
         ]
         self._arguments = (fresh, url, model, speed, ANSWER_S, self._seen)
         self._outcomes: list[Outcome] = []
@@ -190,6 +189,11 @@ class Installed:
         self.wait(self.converged, "the objects to be ready", 90)
 
     def replay(self, requests: int, speed: float) -> Replay:
+        """Serve the beginning of the trace."""
+        return self.serve(load(TRACE, requests), speed)
+
+    def serve(self, requests: Sequence[TraceRequest], speed: float = 1.0) -> Replay:
+        """Serve requests at their times."""
         return Replay(self.url, self.installation.model, requests, speed)
 
     def complete(self, tokens: int = 2000, output_tokens: int = 5, **more: Any) -> httpx.Response:

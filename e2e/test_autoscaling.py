@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from prfaas_cli.replay import Outcome, replay
 from prfaas_cli.trace import BLOCK_TOKENS, TraceRequest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(420)]
@@ -23,33 +20,17 @@ SETTLED_S = 12.0
 BEHAVIOR = {"scaleDown": {"stabilizationWindowSeconds": 600}}
 
 
-class Phases:
-    """Requests at a steady rate whose lengths change from phase to phase: (seconds, prompt tokens, answer tokens)."""
-
-    def __init__(self, system: Any, phases: Sequence[tuple[float, int, int]]) -> None:
-        start, requests, at_s = time.monotonic_ns() % 2**40, [], 0.0
-        for duration_s, prompt_tokens, answer_tokens in phases:
-            blocks = prompt_tokens // BLOCK_TOKENS
-            for number in range(int(duration_s * RATE_RPS)):
-                first = start + 1000 * len(requests)
-                requests.append(
-                    TraceRequest(
-                        at_s + number / RATE_RPS, prompt_tokens, answer_tokens, tuple(range(first, first + blocks))
-                    )
-                )
-            at_s += duration_s
-        arguments = (requests, system.url, system.installation.model, 1.0, 60.0, lambda _outcome: None)
-        self._outcomes: list[Outcome] = []
-        self.began_s = time.monotonic()
-        self._thread = threading.Thread(
-            target=lambda: self._outcomes.extend(asyncio.run(replay(*arguments))), daemon=True
-        )
-        self._thread.start()
-
-    def outcomes(self) -> list[Outcome]:
-        self._thread.join(90)
-        assert not self._thread.is_alive(), "a request hangs"
-        return self._outcomes
+def requests_of(phases: Sequence[tuple[float, int, int]]) -> list[TraceRequest]:
+    """Return requests at a steady rate whose lengths change from phase to phase: (seconds, prompt, answer tokens)."""
+    requests: list[TraceRequest] = []
+    began_s = 0.0
+    for duration_s, prompt_tokens, answer_tokens in phases:
+        for number in range(int(duration_s * RATE_RPS)):
+            first = 1000 * len(requests)
+            blocks = tuple(range(first, first + prompt_tokens // BLOCK_TOKENS))
+            requests.append(TraceRequest(began_s + number / RATE_RPS, prompt_tokens, answer_tokens, blocks))
+        began_s += duration_s
+    return requests
 
 
 def sizes(system: Any) -> tuple[int, int]:
@@ -101,10 +82,11 @@ def test_a_step_on_prompts_scales_prefill_and_one_on_answers_decode(system: Any,
     for pool in (PREFILL, DECODE):
         system.patch(*pool, {"spec": {"scaling": {"behavior": BEHAVIOR}}})
     phases = [(14.0, 16_384, 240), (45.0, 65_536, 240), (45.0, 16_384, 960)]
-    work = Phases(system, phases)
-    ends_s = [work.began_s + sum(duration_s for duration_s, *_ in phases[: index + 1]) for index in range(len(phases))]
+    began_s = time.monotonic()
+    work = system.serve(requests_of(phases))
+    ends_s = [began_s + sum(duration_s for duration_s, *_ in phases[: index + 1]) for index in range(len(phases))]
     base, prompts, answers = [watched(system, end_s) for end_s in ends_s]
-    outcomes = work.outcomes()
+    outcomes = work.outcomes(deadline_s=90)
     record_property("sizes", [settled(phase) for phase in (base, prompts, answers)])
     assert [outcome.error for outcome in outcomes if outcome.error] == []
     before, after_prompts, after_answers = settled(base), settled(prompts), settled(answers)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from prfaas_cli.replay import Outcome, replay
 from prfaas_cli.trace import BLOCK_TOKENS, TraceRequest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(420)]
@@ -22,30 +18,9 @@ SIZE = 3  # of either pool
 FAST = ["--role-interval-s=2", "--link-interval-s=2"]
 
 
-class LongAnswers:
-    """Short prompts with long answers, in the background."""
-
-    def __init__(self, system: Any) -> None:
-        start = time.monotonic_ns() % 2**40
-        requests = [
-            TraceRequest(number / RATE_RPS, PROMPT_TOKENS, ANSWER_TOKENS, (start + number,))
-            for number in range(REQUESTS)
-        ]
-        arguments = (requests, system.url, system.installation.model, 1.0, 60.0, self._seen)
-        self.answered = 0
-        self._outcomes: list[Outcome] = []
-        self._thread = threading.Thread(
-            target=lambda: self._outcomes.extend(asyncio.run(replay(*arguments))), daemon=True
-        )
-        self._thread.start()
-
-    def outcomes(self) -> list[Outcome]:
-        self._thread.join(150)
-        assert not self._thread.is_alive(), "a request hangs"
-        return self._outcomes
-
-    def _seen(self, _: Outcome) -> None:
-        self.answered += 1
+def long_answers() -> list[TraceRequest]:
+    """Return short prompts with long answers."""
+    return [TraceRequest(number / RATE_RPS, PROMPT_TOKENS, ANSWER_TOKENS, (number,)) for number in range(REQUESTS)]
 
 
 @pytest.fixture
@@ -83,7 +58,7 @@ def roles(system: Any, mode: str) -> None:
 
 def test_long_answers_turn_prefill_into_decode_without_losing_a_request(exchanging: Any) -> None:
     system = exchanging
-    load = LongAnswers(system)
+    load = system.serve(long_answers())
     system.wait(lambda: load.answered >= 80, "answers", 90)
     roles(system, "Auto")
     system.wait(lambda: sizes(system)[1] > SIZE, "a decode worker more", 60)
