@@ -26,7 +26,7 @@ from prfaas_local import binaries
 from prfaas_local.certificates import Authority
 from prfaas_local.cluster import Cluster
 from prfaas_local.scraping import Pages, scraping
-from prfaas_local.testing import control_plane
+from prfaas_local.testing import control_plane, wait
 from prfaas_operator.actuators.metrics_server import MetricsServer
 from prfaas_operator.actuators.pool_metrics import PoolMetrics, Total, Unknown
 from prfaas_operator.api.scaling import SignalName
@@ -50,17 +50,6 @@ _PATHS = {
     "Event": "api/v1",
 }
 _numbers = itertools.count(1)
-
-
-def wait(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """Return the first true value of a condition."""
-    end_s = time.monotonic() + deadline_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < end_s, f"not within {deadline_s} s: {what}"
-        time.sleep(0.05)
 
 
 async def disconnected() -> None:

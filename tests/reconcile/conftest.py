@@ -26,24 +26,13 @@ import yaml
 
 from prfaas_local.certificates import Authority
 from prfaas_local.cluster import Cluster
-from prfaas_local.testing import control_plane
+from prfaas_local.testing import control_plane, wait
 from prfaas_operator import api
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPERATOR_NAMESPACE = "prfaas-system"
 DEADLINE_S = 20.0
 _numbers, _hosts = itertools.count(1), itertools.count(1)
-
-
-def wait(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """Return the first true value of a condition."""
-    end_s = time.monotonic() + deadline_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < end_s, f"not within {deadline_s} s: {what}"
-        time.sleep(0.02)
 
 
 class Client:

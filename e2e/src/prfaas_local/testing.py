@@ -1,12 +1,14 @@
-"""Running control planes for tests."""
+"""Running control planes for tests, and waiting for what happens in them."""
 
 from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from prfaas_local import flags
 from prfaas_local.cluster import Cluster
@@ -15,6 +17,23 @@ from prfaas_local.errors import LocalClusterError
 from prfaas_local.network import Network
 
 _OCTETS = range(40, 126, 2)
+_POLL_S = 0.02
+
+
+def wait(condition: Callable[[], Any], what: str, deadline_s: float = 20.0) -> Any:
+    """Return the first true value of a condition.
+
+    Raises:
+        AssertionError: it had none within the deadline.
+    """
+    end_s = time.monotonic() + deadline_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() >= end_s:
+            raise AssertionError(f"not within {deadline_s} s: {what}")
+        time.sleep(_POLL_S)
 
 
 @contextmanager
