@@ -289,7 +289,7 @@ def _metrics(pool: ScaledPool) -> tuple[Metric, ...]:
             MetricName(sized.signal.name.value),
             float(sized.signal.target_value),
             window_s=sized.signal.window_s,
-            quantile=sized.signal.quantile or 0.9,
+            quantile=sized.signal.latency_quantile,
             panic_window_s=pool.panic_window_s,
             guard=sized.guard,
         )

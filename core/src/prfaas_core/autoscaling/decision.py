@@ -117,6 +117,7 @@ def decide(observed: Observed, settings: Settings, history: History, now_s: floa
 
 
 def _busy(observed: Observed) -> bool:
+    """Return whether there is work in hand, or nothing that would count it."""
     work = [reading for reading in observed.readings if reading.work]
     return not work or any(reading.value != 0 for reading in work)
 
@@ -196,9 +197,8 @@ def _idle_since_s(
     proposals: tuple[Proposal, ...], observed: Observed, settings: Settings, history: History, now_s: float
 ) -> float | None:
     """Return since when a pool that may sleep has had nothing to do; None when it has, or when that is not known."""
-    work = [reading for reading in observed.readings if reading.work]
     known = all(found.replicas is not None for found in proposals) and observed.demand is not None
-    if settings.min_replicas > 0 or not work or not known or observed.demand or any(reading.value for reading in work):
+    if settings.min_replicas > 0 or not known or observed.demand or _busy(observed):
         return None
     return history.idle_since_s if history.idle_since_s is not None else now_s
 

@@ -81,6 +81,11 @@ class Signal(Model):
     back."""
 
     @property
+    def latency_quantile(self) -> float:
+        """Return the quantile of a signal that is one."""
+        return self.quantile if self.quantile is not None else 0.9
+
+    @property
     def window_s(self) -> int:
         """Return the time that the signal is averaged over."""
         return self.window_seconds if self.window_seconds is not None else 60

@@ -1,11 +1,10 @@
 """Which pools' KV crosses which link, as the routes say."""
 
-from prfaas_core.errors import CoreError
-from prfaas_core.profiles import Curve, Profile
+from prfaas_core.profiles import Curve
 from prfaas_operator import api
 from prfaas_operator.objects import Stored
 from prfaas_operator.reconcile.context import Context
-from prfaas_operator.reconcile.sizing import workers_of
+from prfaas_operator.reconcile.sizing import profile_of, workers_of
 from prfaas_operator.scaling.links import MeteredLink
 from prfaas_operator.scaling.queries import Workers
 
@@ -43,11 +42,11 @@ def metered(context: Context, stored: Stored, link: api.KVLink, *, working: bool
             names.append(spec.local_prefill_pool_ref.name)
         for name in names:
             pool = context.store.model(api.PrefillPool, namespace, name)
-            curve = _kv_bytes(context, pool[1], namespace) if pool is not None else None
-            if pool is None or curve is None or not _counts(pool[1], working=working):
+            profile = profile_of(context, pool[1], namespace) if pool is not None else None
+            if pool is None or profile is None or not _counts(pool[1], working=working):
                 continue
             side = behind if pool[1].spec.cluster_ref.name == source else others
-            side[workers_of(pool[1], namespace)] = curve
+            side[workers_of(pool[1], namespace)] = profile.kv_bytes
     return MeteredLink(
         ref=stored.ref,
         decode=tuple(decode),
@@ -70,13 +69,3 @@ def decode_pools(context: Context) -> list[Workers]:
 def _counts(pool: api.Pool, *, working: bool) -> bool:
     # A pool that was just made has no workers either, but asks for some.
     return not working or (pool.status.desired_replicas, pool.status.replicas) != (0, 0)
-
-
-def _kv_bytes(context: Context, pool: api.Pool, namespace: str) -> Curve | None:
-    profile = context.store.model(api.ModelProfile, namespace, pool.spec.profile_ref.name)
-    if profile is None:
-        return None
-    try:
-        return Profile.from_spec(profile[0].body["spec"]).kv_bytes
-    except CoreError:
-        return None

@@ -1,7 +1,6 @@
 """What the autoscaler is given of a pool: the pool as it is known, and what others say about its size."""
 
-import contextlib
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from prfaas_core.autoscaling import Ceiling, ScalingReason
 from prfaas_core.errors import CoreError
@@ -36,6 +35,17 @@ def workers_of(pool: api.Pool, namespace: str) -> Workers:
     return Workers(pool.spec.cluster_ref.name, namespace, pool.metadata.name, role_of(pool))
 
 
+def profile_of(context: Context, pool: api.Pool, namespace: str) -> Profile | None:
+    """Return the profile of a pool's workers; None where there is none that can be read."""
+    found = context.store.model(api.ModelProfile, namespace, pool.spec.profile_ref.name)
+    if found is None:
+        return None
+    try:
+        return Profile.from_spec(found[0].body["spec"])
+    except CoreError:
+        return None
+
+
 def scaled_pool(context: Context, member: Member | None, stored: Stored) -> ScaledPool | None:
     """Return a pool as the autoscaler sees it, or None when it has fixed replicas or cannot be read."""
     model = stored.model
@@ -56,16 +66,12 @@ def observed_pool(
         # Those that get no new work carry none of the load that comes.
         ready = max(0, ready - draining.ready_draining(member, stored))
     profile = context.store.model(api.ModelProfile, ref.namespace, model.spec.profile_ref.name)
-    core = None
-    if profile is not None:
-        with contextlib.suppress(CoreError):
-            core = Profile.from_spec(profile[0].body["spec"])
     return ScaledPool(
         ref=ref,
         scaling=scaling,
         workers=workers_of(model, ref.namespace),
         engine=profile[1].spec.engine.name if profile is not None else None,
-        profile=core,
+        profile=profile_of(context, model, ref.namespace),
         ready_replicas=ready,
         settled_replicas=draining.ready_since(member, stored, now() - _UNTIL_SCRAPED) if member is not None else 0,
         view=_restored(model),
@@ -75,7 +81,7 @@ def observed_pool(
 
 def surroundings(context: Context, pool: ScaledPool) -> Surroundings:
     """Return what others say about the size of a pool."""
-    floors = (schedule.in_force(pool.scaling.schedules, datetime.now(UTC)).floor, context.forecasts.floor(pool.ref))
+    floors = (schedule.in_force(pool.scaling.schedules, now()).floor, context.forecasts.floor(pool.ref))
     return Surroundings(
         demand=demand(context, pool.ref),
         floors=(*(floor for floor in floors if floor is not None), *context.roles.floors(pool.ref)),

@@ -8,8 +8,6 @@ from prfaas_operator.scaling.pools import ScaledPool
 from prfaas_operator.scaling.prometheus import Prometheus
 from prfaas_operator.scaling.views import Measured
 
-_DEFAULT_QUANTILE = 0.9
-
 
 async def measure(server: Prometheus, pool: ScaledPool) -> tuple[Measured, ...]:
     """Read the signals of a pool, guards last."""
@@ -41,7 +39,7 @@ def _asked(name: str, signal: Signal, *, guard: bool) -> Question:
         kind=signal.name,
         target=signal.target_value,
         window_s=signal.window_s,
-        quantile=signal.quantile if signal.quantile is not None else _DEFAULT_QUANTILE,
+        quantile=signal.latency_quantile,
         query=signal.query,
         target_type=settings.target_type(signal),
         guard=guard,
