@@ -89,7 +89,6 @@ class _State:
     history: History = field(default_factory=History)
     view: ScalingView | None = None
     told: ScalingView | None = None
-    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class PoolScaler:
@@ -167,13 +166,8 @@ class PoolScaler:
         state = self._states.get(ref)
         return state.told if state is not None else None
 
-    async def decide(self, pool: ScaledPool) -> None:
-        """Look at one pool, and decide."""
+    async def _decide(self, pool: ScaledPool) -> None:
         state = self._state(pool)
-        async with state.looking:
-            await self._decide(pool, state)
-
-    async def _decide(self, pool: ScaledPool, state: _State) -> None:
         now = datetime.now(UTC).replace(microsecond=0)
         if pool.ready_replicas is None:
             self._tell(pool.ref, state, views.unreachable(state.asked.replicas, state.view, now=now))
@@ -216,7 +210,7 @@ class PoolScaler:
             with self._metrics.scaling_look_seconds.time():
                 pool = self._pool(ref)
                 if pool is not None:
-                    await self.decide(pool)
+                    await self._decide(pool)
         except Exception:  # noqa: BLE001  one failure must not stop the others
             _log.exception("no scaling decision", pool=str(ref))
         finally:
