@@ -65,30 +65,23 @@ class Exchange:
 _of_thread = threading.local()
 
 
-def _take(connection: HTTPConnection) -> None:
-    exchange = getattr(_of_thread, "exchange", None)
-    if exchange is not None:
-        exchange.take(connection)
-
-
 class _Connection(HTTPConnection):
     def connect(self) -> None:
         super().connect()
-        _take(self)
+        self._give()
 
     def request(self, *arguments: Any, **named: Any) -> None:
-        _take(self)
+        self._give()
         super().request(*arguments, **named)
 
+    def _give(self) -> None:
+        exchange = getattr(_of_thread, "exchange", None)
+        if exchange is not None:
+            exchange.take(self)
 
-class _TlsConnection(HTTPSConnection):
-    def connect(self) -> None:
-        super().connect()
-        _take(self)
 
-    def request(self, *arguments: Any, **named: Any) -> None:
-        _take(self)
-        super().request(*arguments, **named)
+class _TlsConnection(_Connection, HTTPSConnection):
+    """The same with TLS: urllib3's two connections are one above the other."""
 
 
 class _Pool(HTTPConnectionPool):
