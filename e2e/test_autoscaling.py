@@ -17,7 +17,8 @@ RATE_RPS = 3.0
 PREFILL, DECODE = ("prefillpool", "west-prefill"), ("decodepool", "east-decode")
 WINDOW_S = 15
 SETTLED_S = 12.0
-BEHAVIOR = {"scaleDown": {"stabilizationWindowSeconds": 600}}
+AT_ONCE = {"stabilizationWindowSeconds": 0, "policies": []}
+BEHAVIOR = {"scaleUp": AT_ONCE, "scaleDown": {"stabilizationWindowSeconds": 600}}
 
 
 def requests_of(phases: Sequence[tuple[float, int, int]]) -> list[TraceRequest]:

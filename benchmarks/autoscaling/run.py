@@ -18,14 +18,13 @@ from pathlib import Path
 from random import Random
 
 from prfaas_core import case_study, simulation
-from prfaas_core.autoscaling import DOWN, UP, Policy, PolicyType, Settings
+from prfaas_core.autoscaling import DOWN, UP, Policy, PolicyType, Settings, SignalName
 from prfaas_core.simulation import (
     Arrival,
     Core,
     DecodePool,
     Hpa,
     Metric,
-    MetricName,
     PrefillPool,
     Scaling,
     Scenario,
@@ -45,14 +44,14 @@ SLO_S, SLO_PREFILLS = 5.0, 2.0
 Row = tuple[float, int, int]
 """Arrival in seconds, tokens of the prompt that no cache holds, tokens of the answer."""
 
-LOAD = MetricName.PREFILL_LOAD
+LOAD = SignalName.PREFILL_LOAD
 PREFILL = {
-    "load and queue": (Metric(LOAD, 0.7, window_s=300.0), Metric(MetricName.PREFILL_QUEUE_WAIT, 2.0)),
+    "load and queue": (Metric(LOAD, 0.7, window_s=300.0), Metric(SignalName.PREFILL_QUEUE_WAIT, 2.0)),
     "load alone": (Metric(LOAD, 0.7),),
 }
 DECODE = {
-    "load and queue": (Metric(MetricName.DECODE_REQUESTS, 6.0, window_s=120.0),),
-    "load alone": (Metric(MetricName.DECODE_REQUESTS, 6.0),),
+    "load and queue": (Metric(SignalName.DECODE_REQUESTS, 6.0, window_s=120.0),),
+    "load alone": (Metric(SignalName.DECODE_REQUESTS, 6.0),),
 }
 DEFAULTS = Settings(1, 60, startup_s=START_UP_S)
 CALM = replace(UP, window_s=30.0)
@@ -66,22 +65,15 @@ TUNED = replace(DEFAULTS, down=replace(DOWN, policies=(Policy(PolicyType.PERCENT
 
 @dataclass(frozen=True)
 class Autoscaler:
-    """Who decides: makes the scaler of the prefill pool and that of the decode pool.
-
-    Attributes:
-        whole: it holds until new workers were read twice, as the operator does.
-    """
+    """Who decides: makes the scaler of the prefill pool and that of the decode pool."""
 
     prefill: Callable[[], Scaler]
     decode: Callable[[], Scaler]
-    whole: bool = False
 
 
 AUTOSCALERS = {
-    "PrfaaS, recommended behavior": Autoscaler(
-        lambda: Core(RECOMMENDED_PREFILL), lambda: Core(RECOMMENDED_DECODE), whole=True
-    ),
-    "PrfaaS, HPA's default behavior": Autoscaler(lambda: Core(DEFAULTS), lambda: Core(DEFAULTS), whole=True),
+    "PrfaaS, recommended behavior": Autoscaler(lambda: Core(RECOMMENDED_PREFILL), lambda: Core(RECOMMENDED_DECODE)),
+    "PrfaaS, HPA's default behavior": Autoscaler(lambda: Core(DEFAULTS), lambda: Core(DEFAULTS)),
     "HPA, default behavior": Autoscaler(lambda: Hpa(DEFAULTS), lambda: Hpa(DEFAULTS)),
     "HPA, no behavior set": Autoscaler(lambda: Hpa(DEFAULTS, behavior=False), lambda: Hpa(DEFAULTS, behavior=False)),
     "HPA, tuned: 10 % a minute down": Autoscaler(lambda: Hpa(TUNED), lambda: Hpa(TUNED)),
@@ -184,11 +176,9 @@ def run(arrivals: Iterable[Arrival], name: str, signals: str, workers: tuple[int
             WORKER,
             workers[1],
             interference=0.0,
-            scaling=Scaling(DECODE[signals], by.decode(), START_UP_S, whole=by.whole),
+            scaling=Scaling(DECODE[signals], by.decode(), START_UP_S),
         ),
-        local=PrefillPool(
-            "prefill", WORKER, workers[0], scaling=Scaling(PREFILL[signals], by.prefill(), START_UP_S, whole=by.whole)
-        ),
+        local=PrefillPool("prefill", WORKER, workers[0], scaling=Scaling(PREFILL[signals], by.prefill(), START_UP_S)),
         threshold_tokens=WORKER.max_model_len_tokens,
         absorb=False,
     )

@@ -22,6 +22,7 @@ import pytest
 import yaml
 from kubernetes.aio.client import ApiClient
 
+from prfaas_core.autoscaling import SignalName
 from prfaas_local import binaries
 from prfaas_local.certificates import Authority
 from prfaas_local.cluster import Cluster
@@ -29,7 +30,6 @@ from prfaas_local.scraping import Pages, scraping
 from prfaas_local.testing import control_plane, wait
 from prfaas_operator.actuators.metrics_server import MetricsServer
 from prfaas_operator.actuators.pool_metrics import PoolMetrics, Total, Unknown
-from prfaas_operator.api.scaling import SignalName
 from prfaas_operator.clusters.api import ClusterApi
 from prfaas_operator.clusters.credentials import hub_configuration
 from prfaas_operator.objects import ObjectStore, Ref

@@ -5,8 +5,8 @@ import ssl
 import httpx
 import pytest
 
+from prfaas_core.autoscaling import SignalName
 from prfaas_operator.actuators.pool_metrics import Unknown
-from prfaas_operator.api.scaling import SignalName
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

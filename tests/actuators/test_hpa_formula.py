@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from prfaas_core.autoscaling import Observed, Policy, PolicyType, Reading, Rules, Settings, TargetType, hpa
+from prfaas_core.autoscaling import Observed, Policy, PolicyType, Reading, Rules, Settings, SignalName, TargetType, hpa
 from prfaas_operator.actuators.pool_metrics import Total, Unknown
-from prfaas_operator.api.scaling import SignalName
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

@@ -174,8 +174,9 @@ def test_a_mean_of_before_the_new_pods_orders_nothing():
     assert pool.replicas == 4
     pool.look(10, mean(4, window_s=60), ready=2)
     assert pool.look(20, mean(4, window_s=60)) == (4, ScalingReason.SETTLING)
-    assert pool.look(79, mean(4, window_s=60)) == (4, ScalingReason.SETTLING)
-    assert pool.look(80, mean(4, window_s=60)) == (8, ScalingReason.ABOVE_TARGET)
+    # In the first window they take what had been waiting for them.
+    assert pool.look(139, mean(4, window_s=60)) == (4, ScalingReason.SETTLING)
+    assert pool.look(140, mean(4, window_s=60)) == (8, ScalingReason.ABOVE_TARGET)
 
 
 def test_a_mean_of_before_pods_went_lets_no_more_go():
@@ -204,6 +205,12 @@ def test_a_burst_is_answered_before_the_window_knows_of_it():
     # It does not shrink while it lasts, whatever the burst does.
     assert pool.look(50, total(2, panic_value=2)) == (8, ScalingReason.PANIC)
     assert pool.look(81, total(2, panic_value=2)) == (1, ScalingReason.BELOW_TARGET)
+
+
+def test_a_burst_wakes_a_pool_to_what_it_asks_for():
+    pool = Pool(0, min_replicas=0, panic=Panic(window_s=10, threshold=2, lasts_s=60))
+    assert pool.look(0, total(1, panic_value=6)) == (3, ScalingReason.ACTIVATED)
+    assert pool.look(1, total(1, panic_value=6), ready=0) == (3, ScalingReason.PANIC)
 
 
 def test_less_than_the_threshold_is_no_panic():

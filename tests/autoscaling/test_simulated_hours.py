@@ -11,13 +11,12 @@ from random import Random
 import pytest
 
 from prfaas_core import case_study, simulation
-from prfaas_core.autoscaling import UP, Policy, PolicyType, Settings
+from prfaas_core.autoscaling import UP, Policy, PolicyType, Settings, SignalName
 from prfaas_core.simulation import (
     Core,
     DecodePool,
     Hpa,
     Metric,
-    MetricName,
     PrefillPool,
     Scaling,
     Scenario,
@@ -31,14 +30,14 @@ DEFAULTS = Settings(1, 40)
 CALM = replace(UP, window_s=30.0)
 SLOW = (Policy(PolicyType.PERCENT, 25, 60.0), Policy(PolicyType.PODS, 2, 60.0))
 RECOMMENDED = replace(DEFAULTS, up=replace(CALM, policies=SLOW)), replace(DEFAULTS, up=CALM)
-PREFILL = (Metric(MetricName.PREFILL_LOAD, 0.7, window_s=300.0), Metric(MetricName.PREFILL_QUEUE_WAIT, 2.0))
-DECODE = (Metric(MetricName.DECODE_REQUESTS, 6.0, window_s=120.0),)
+PREFILL = (Metric(SignalName.PREFILL_LOAD, 0.7, window_s=300.0), Metric(SignalName.PREFILL_QUEUE_WAIT, 2.0))
+DECODE = (Metric(SignalName.DECODE_REQUESTS, 6.0, window_s=120.0),)
 
 
-def run(arrivals, prefill, decode, workers, *, whole=True):
+def run(arrivals, prefill, decode, workers):
     scenario = Scenario(
-        decode=DecodePool("decode", WORKER, workers[1], interference=0.0, scaling=Scaling(DECODE, decode, whole=whole)),
-        local=PrefillPool("prefill", WORKER, workers[0], scaling=Scaling(PREFILL, prefill, whole=whole)),
+        decode=DecodePool("decode", WORKER, workers[1], interference=0.0, scaling=Scaling(DECODE, decode)),
+        local=PrefillPool("prefill", WORKER, workers[0], scaling=Scaling(PREFILL, prefill)),
         threshold_tokens=WORKER.max_model_len_tokens,
         absorb=False,
     )
@@ -95,7 +94,7 @@ def test_half_a_day_takes_fewer_workers_and_misses_less_than_with_an_hpa_and_doe
 
     prefill, decode = RECOMMENDED
     ours = run(half_a_day(), Core(prefill), Core(decode), (3, 3))
-    theirs = run(half_a_day(), Hpa(DEFAULTS), Hpa(DEFAULTS), (3, 3), whole=False)
+    theirs = run(half_a_day(), Hpa(DEFAULTS), Hpa(DEFAULTS), (3, 3))
     assert ours.arrived_s == theirs.arrived_s
     assert missed(ours) <= missed(theirs)
     assert sum(ours.replica_s.values()) <= sum(theirs.replica_s.values())

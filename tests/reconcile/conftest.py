@@ -331,7 +331,9 @@ class Tenant:
         ):
             signal = {"name": "Query", "query": query, "targetType": "Value", "targetValue": target, "windowSeconds": 5}
             scaling = self.bodies[key]["spec"]["scaling"]
-            scaling |= {"minReplicas": least, "maxReplicas": 4, "signals": [signal]}
+            # In one step, as far as the signal asks for.
+            behavior = {"scaleUp": {"stabilizationWindowSeconds": 0, "policies": []}}
+            scaling |= {"minReplicas": least, "maxReplicas": 4, "signals": [signal], "behavior": behavior}
         # Addresses are of one cluster's service network; this one has another.
         del self.bodies["InferenceRoute/chat"]["spec"]["router"]["service"]
         self.bodies["KVLink/west-to-east"]["spec"]["addressTranslation"] = {
@@ -386,15 +388,17 @@ class Tenant:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{json.dumps(last[0], indent=1, default=str)[-3000:]}") from None
 
-    def wait_reason(self, key: str, type_: str, reason: str, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
-        """Return a condition as it was when it had a reason first."""
+    def wait_reason(
+        self, key: str, type_: str, reason: str, says: str = "", deadline_s: float = DEADLINE_S
+    ) -> dict[str, Any]:
+        """Return a condition as it was when it first had a reason and a message that says something."""
 
         def look() -> dict[str, Any] | None:
             found = self.condition(key, type_)
-            return found if found.get("reason") == reason else None
+            return found if found.get("reason") == reason and says in found["message"] else None
 
         try:
-            condition: dict[str, Any] = wait(look, f"{key} {type_} {reason}", deadline_s)
+            condition: dict[str, Any] = wait(look, f"{key} {type_} {reason} {says}".rstrip(), deadline_s)
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {self.condition(key, type_)}") from None
         return condition
@@ -416,9 +420,15 @@ class Tenant:
 
     def wait_pods(self, selector: str, number: int) -> list[dict[str, Any]]:
         """Return the pods of a selector as soon as there are so many."""
-        return wait(
-            lambda: found if len(found := self.pods(selector)) == number else None, f"{number} pods of {selector}"
-        )
+        try:
+            return wait(
+                lambda: found if len(found := self.pods(selector)) == number else None, f"{number} pods of {selector}"
+            )
+        except AssertionError as error:
+            kinds = ("PrefillPool", "DecodePool", "Deployment")
+            found = [item for kind in kinds for item in self.client.list(kind, self.namespace)]
+            seen = {f"{item['kind']}/{item['metadata']['name']}": item.get("status") for item in found}
+            raise AssertionError(f"{error}\n{json.dumps(seen, indent=1, default=str)}") from None
 
     def report_ready(self, pods: list[dict[str, Any]], network: str = "10.20") -> None:
         """Report pods ready that are not."""

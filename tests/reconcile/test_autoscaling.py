@@ -23,7 +23,8 @@ def pool(tenant, prometheus):
     """A tenant with a pool of 1 to 4 workers, one of them there and at its target of 0.5 s."""
     prometheus.values[WAIT] = "0.5"
     body = tenant.body(POOL)
-    body["spec"]["scaling"] |= {"startupSeconds": 1, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 1}}}
+    body["spec"]["scaling"]["startupSeconds"] = 1
+    body["spec"]["scaling"]["behavior"]["scaleDown"] = {"stabilizationWindowSeconds": 1}
     tenant.apply("MemberCluster/west", "ModelProfile/case-study-h200", body)
     tenant.set_ready(PODS, 1)
     tenant.wait_reason(POOL, "ScalingActive", "SignalObserved")
@@ -52,6 +53,20 @@ def test_a_pool_follows_its_signal(pool, prometheus):
     assert any(event["reason"] == "Scaled" and "1 to 3 replicas" in event["message"] for event in events)
     prometheus.values[WAIT] = "0"
     pool.wait("Deployment/west-prefill", replicas(1), "shrinks to its minimum")
+
+
+def test_a_pool_without_signals_has_those_of_its_side(pool):
+    """Two lines size a pool, and the status has the signals with what is asked."""
+    pool.merge(POOL, {"spec": {"scaling": {"signals": None, "behavior": None}}})
+
+    def names(found):
+        return [signal["name"] for signal in found["status"]["autoscaling"]["signals"]]
+
+    found = pool.wait(POOL, lambda f: names(f) == ["PrefillLoad", "PrefillQueueWait"], "is sized by the defaults")
+    load, wait = found["status"]["autoscaling"]["signals"]
+    assert (load["targetValue"], wait["targetValue"]) == (0.7, 2)
+    assert "[300s]" in load["query"]
+    assert "[60s]" in wait["query"]
 
 
 def test_explain_says_what_was_seen_and_decided(pool, prometheus):

@@ -138,7 +138,7 @@ def test_a_member_dies_and_returns(tenant, operator, client, tmp_path):
         wait_ready(west)
         far.wait("Deployment/west-prefill", lambda found: found["spec"]["replicas"] == 2, "catches up", 40)
         far.wait_gone("Deployment/doomed")
-        tenant.wait_reason("PrefillPool/shrinking", "Ready", "Draining", 40)
+        tenant.wait_reason("PrefillPool/shrinking", "Ready", "Draining", deadline_s=40)
         assert marks(far) == drains, "it drains since when it did"
         tenant.merge("PrefillPool/shrinking", {"spec": {"replicas": 1}})
         tenant.wait_reason("PrefillPool/shrinking", "Ready", "Available")

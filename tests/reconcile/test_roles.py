@@ -107,7 +107,7 @@ def test_instances_move_one_by_one_and_specs_stay(exchanging, report_short_promp
 
     operator.kill()
     operator.start()
-    exchanging.wait_reason(ROUTE, "RolesActive", "InputsMissing", 30)
+    exchanging.wait_reason(ROUTE, "RolesActive", "InputsMissing", deadline_s=30)
     assert replicas(exchanging) == (2, 4)
 
     exchanging.merge(ROUTE, {"spec": {"policy": {"roles": {"mode": "Fixed"}}}})

@@ -14,9 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from prfaas_core import autoscaling
-from prfaas_core.autoscaling import History, Observed, ScalingReason, TargetType
+from prfaas_core.autoscaling import History, Observed, ScalingReason, SignalName, TargetType
 from prfaas_local.certificates import Authority
-from prfaas_operator.api.scaling import SignalName
 from prfaas_operator.scaling.observation import Question, observe
 from prfaas_operator.scaling.prometheus import Prometheus
 from prfaas_operator.scaling.prometheus.access import PrometheusFiles

@@ -5,10 +5,9 @@ import asyncio
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
-from prfaas_core.autoscaling import ScalingReason
+from prfaas_core.autoscaling import ScalingReason, SignalName
 from prfaas_core.profiles import Curve
 from prfaas_operator.api.model_profile import EngineName
-from prfaas_operator.api.scaling import SignalName
 from prfaas_operator.scaling.observation import Question
 from prfaas_operator.scaling.queries import Workers, built_in, flows
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prfaas_core import autoscaling, case_study, routing, simulation
+from prfaas_core.autoscaling import SignalName
 from prfaas_core.routing import Algorithm, baselines
 from prfaas_core.simulation import (
     Conversion,
@@ -18,7 +19,6 @@ from prfaas_core.simulation import (
     Link,
     LinkChange,
     Metric,
-    MetricName,
     PrefillPool,
     Result,
     Scaling,
@@ -164,7 +164,7 @@ def test_a_conversion_drains_and_changes_the_role() -> None:
 
 def test_a_pool_grows_with_its_load_and_needs_time_to_start() -> None:
     settings_ = autoscaling.Settings(min_replicas=1, max_replicas=6, down=autoscaling.Rules(30.0))
-    load = Metric(MetricName.PREFILL_LOAD, target=0.7, window_s=30.0)
+    load = Metric(SignalName.PREFILL_LOAD, target=0.7, window_s=30.0)
     local = PrefillPool("l", H20, 1, scaling=Scaling((load,), Core(settings_), start_up_s=15.0, scrape_s=5.0))
     arrivals = list(traffic.varying(Random(1), [(60, 0.2, traffic.fixed(8000)), (120, 2.0, traffic.fixed(8000)), (300, 0.1, traffic.fixed(8000))], 50))  # fmt: skip
     result = simulation.simulate(

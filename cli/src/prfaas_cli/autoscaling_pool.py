@@ -11,6 +11,7 @@ from prfaas_core.autoscaling import Floor, Settings, TargetType
 from prfaas_core.profiles import Profile
 from prfaas_operator import api
 from prfaas_operator.api.scaling import Scaling, Signal
+from prfaas_operator.children.metadata import Role
 from prfaas_operator.scaling import schedule
 from prfaas_operator.scaling import settings as scaling_settings
 
@@ -89,16 +90,17 @@ def read(documents: Iterable[Document], name: str | None, period_s: float) -> Sc
     assert scaling is not None  # noqa: S101  chosen by it
     prefills = isinstance(pool, api.PrefillPool)
     profile = objects.profile(namespace, pool.spec.profile_ref.name, f"{type(pool).__name__} {pool_name}")
-    guards = scaling_settings.guards(scaling, "prefill" if prefills else "decode", profile.decode_slots)
-    signals = (*scaling.signals, *guards)
+    role: Role = "prefill" if prefills else "decode"
+    own = scaling_settings.signals(scaling, role, profile)
+    signals = (*own, *scaling_settings.guards(own, role, profile))
     return ScaledPool(
         pool_name,
         prefills,
         profile,
         scaling,
-        scaling_settings.core_settings(scaling, period_s),
+        scaling_settings.core_settings(scaling, role, period_s),
         tuple(
-            SizedBy(title, signal, guard=index >= len(scaling.signals))
+            SizedBy(title, signal, guard=index >= len(own))
             for index, (title, signal) in enumerate(zip(scaling_settings.titles(signals), signals, strict=True))
         ),
     )

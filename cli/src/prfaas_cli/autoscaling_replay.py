@@ -16,12 +16,11 @@ from typing import Final
 from prfaas_cli.autoscaling_pool import ScaledPool
 from prfaas_cli.autoscaling_series import DEMAND, PANIC, READY, Series
 from prfaas_core import errors, simulation
-from prfaas_core.autoscaling import Floor, Observed, Proposal, Reading, ScalingDecision
+from prfaas_core.autoscaling import Floor, Observed, Proposal, Reading, ScalingDecision, SignalName
 from prfaas_core.simulation import (
     Arrival,
     DecodePool,
     Metric,
-    MetricName,
     PrefillPool,
     Scaling,
     Scenario,
@@ -29,7 +28,6 @@ from prfaas_core.simulation import (
     traffic,
 )
 from prfaas_core.simulation.scalers import Core, Hpa, Scaler, Sized
-from prfaas_operator.api.scaling import SignalName
 
 PRFAAS, HPA = "PrfaaS", "HPA"
 SYNTHETIC_BEGIN: Final = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
@@ -187,9 +185,7 @@ def closed_loop(
         InvalidValueError: a signal that the model does not have.
     """
     recorder = _recorder(pool, name, make, 0.0)
-    scaling = Scaling(
-        _metrics(pool), recorder, start_up_s=pool.settings.startup_s, scrape_s=scrape_s, whole=name == PRFAAS
-    )
+    scaling = Scaling(_metrics(pool), recorder, start_up_s=pool.settings.startup_s, scrape_s=scrape_s)
     profile = pool.profile
     # The other side is as large as it takes not to be in the way.
     prefill = math.ceil(_SLACK * load.rps * profile.prefill_s(load.prompt_tokens)) + 1
@@ -286,7 +282,7 @@ def _metrics(pool: ScaledPool) -> tuple[Metric, ...]:
             )
     return tuple(
         Metric(
-            MetricName(sized.signal.name.value),
+            sized.signal.name,
             float(sized.signal.target_value),
             window_s=sized.signal.window_s,
             quantile=sized.signal.latency_quantile,

@@ -7,6 +7,7 @@ from prfaas_core.autoscaling.proposals import Proposal, distrust
 from prfaas_core.autoscaling.reasons import FAULTS, ScalingReason
 from prfaas_core.autoscaling.settings import (
     DOWN,
+    PREFILL_UP,
     STALE_AFTER_S,
     UP,
     Panic,
@@ -17,10 +18,25 @@ from prfaas_core.autoscaling.settings import (
     Settings,
     TargetType,
 )
+from prfaas_core.autoscaling.signals import (
+    DECODE_SIGNALS,
+    PREFILL_SIGNALS,
+    PREFILL_TARGETS,
+    QUANTILES,
+    SignalName,
+    Target,
+    built_in_target_type,
+    decode_targets,
+)
 
 __all__ = [
+    "DECODE_SIGNALS",
     "DOWN",
     "FAULTS",
+    "PREFILL_SIGNALS",
+    "PREFILL_TARGETS",
+    "PREFILL_UP",
+    "QUANTILES",
     "STALE_AFTER_S",
     "UP",
     "Ceiling",
@@ -39,7 +55,11 @@ __all__ = [
     "ScalingReason",
     "SelectPolicy",
     "Settings",
+    "SignalName",
+    "Target",
     "TargetType",
+    "built_in_target_type",
     "decide",
+    "decode_targets",
     "distrust",
 ]

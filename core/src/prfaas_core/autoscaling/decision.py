@@ -91,7 +91,7 @@ def decide(observed: Observed, settings: Settings, history: History, now_s: floa
         burst = max((propose_in_panic(item, observed, settings, capacity) for item in observed.readings), default=0)
         history = _panicked(burst, observed, settings, history, now_s)
         held = max(history.panic_replicas, observed.replicas) if now_s < history.panic_until_s else 0
-    asleep = _asleep(proposals, observed, settings, history, now_s)
+    asleep = _asleep(proposals, held, observed, settings, history, now_s)
     if asleep is not None:
         # Whoever wakes up gets the whole cool-down.
         history = replace(history, idle_since_s=None)
@@ -181,12 +181,12 @@ def _panicked(burst: int, observed: Observed, settings: Settings, history: Histo
 
 
 def _asleep(
-    proposals: tuple[Proposal, ...], observed: Observed, settings: Settings, history: History, now_s: float
+    proposals: tuple[Proposal, ...], held: int, observed: Observed, settings: Settings, history: History, now_s: float
 ) -> tuple[int, ScalingReason] | None:
-    """Return replicas and reason of a pool that sleeps, or wakes; None for one that does not sleep."""
+    """Return replicas and reason of a pool that sleeps, or wakes, to at least those that a panic holds; None for one that is awake."""
     if observed.replicas > 0 or settings.min_replicas > 0:
         return None
-    asked = max((found.replicas or 0 for found in proposals if not found.guard), default=0)
+    asked = max([held, *(found.replicas or 0 for found in proposals if not found.guard)])
     if asked > 0 or (observed.demand or 0) > 0:
         # The first worker is not a matter of rates, or a policy in per cent would let none come.
         return max(limited(0, asked, history.changes, settings, now_s), 1), ScalingReason.ACTIVATED

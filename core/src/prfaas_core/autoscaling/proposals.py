@@ -2,9 +2,10 @@
 
 For a total (`AverageValue`) that is `ceil(value / target)`, whatever the number of workers. For a mean or a quantile (`Value`)
 the workers are those that are ready, and the formula holds only for the capacity that the value was measured with: while pods
-that were asked for are still starting, and until the value's window lies behind the last that became ready, such a signal
-asks for no more. Otherwise a queue that waits for its first pod would order the whole pool. In the same way it asks for no fewer
-until its window lies behind the last pod that went.
+that were asked for are still starting, and until two of the value's windows lie behind the last that became ready, such a signal
+asks for no more. Otherwise a queue that waits for its first pod would order the whole pool; and in the first window new
+pods take what had been waiting for them, which says nothing about whether there are enough now. It asks for no fewer until its
+window lies behind the last pod that went.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from prfaas_core.autoscaling.settings import Settings, TargetType
 
 # Against rounding noise, so that 2 pods at exactly 1.5 times the target want 3 and not 4.
 _EPSILON = 1e-9
+_WINDOWS_TO_SETTLE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def _asked(
     if reading.target_type is TargetType.VALUE:
         if capacity.starting:
             return replicas, ScalingReason.WAITING_FOR_PODS
-        if capacity.unchanged_s < reading.window_s:
+        if capacity.unchanged_s < _WINDOWS_TO_SETTLE * reading.window_s:
             return replicas, ScalingReason.SETTLING
     return max(exact, replicas), ScalingReason.ABOVE_TARGET
 

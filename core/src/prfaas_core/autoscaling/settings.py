@@ -1,4 +1,4 @@
-"""What a pool's `spec.scaling` asks for, in the words and with the defaults of the HorizontalPodAutoscaler."""
+"""What a pool's `spec.scaling` asks for, in the words of the HorizontalPodAutoscaler and, but for PREFILL_UP, with its defaults."""
 
 from __future__ import annotations
 
@@ -70,6 +70,9 @@ class Rules:
 
 STALE_AFTER_S = 60.0
 UP = Rules(0.0, policies=(Policy(PolicyType.PERCENT, 100, 15.0), Policy(PolicyType.PODS, 4, 15.0)))
+PREFILL_UP = Rules(30.0, policies=(Policy(PolicyType.PERCENT, 25, 60.0), Policy(PolicyType.PODS, 2, 60.0)))
+"""How a prefill pool grows that is not told otherwise: a queue says that workers are missing and not how many, so growth goes in
+steps whose effect can be seen."""
 DOWN = Rules(300.0, policies=(Policy(PolicyType.PERCENT, 100, 15.0),))
 
 

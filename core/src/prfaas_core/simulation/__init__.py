@@ -22,7 +22,7 @@ from collections.abc import Iterable
 
 from prfaas_core.simulation.disruption import Disruption
 from prfaas_core.simulation.engine import Engine
-from prfaas_core.simulation.metrics import Metric, MetricName
+from prfaas_core.simulation.metrics import Metric
 from prfaas_core.simulation.resizing import Resizing
 from prfaas_core.simulation.results import Result, Summary
 from prfaas_core.simulation.scalers import Core, Hpa
@@ -49,7 +49,6 @@ __all__ = [
     "Link",
     "LinkChange",
     "Metric",
-    "MetricName",
     "PrefillPool",
     "Result",
     "Scaling",

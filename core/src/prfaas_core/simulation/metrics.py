@@ -8,7 +8,6 @@ or goes loses none of its counts, and a scrape takes no time.
 
 from __future__ import annotations
 
-import enum
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from prfaas_core import errors
-from prfaas_core.autoscaling import Reading, ScalingReason, TargetType
+from prfaas_core.autoscaling import Reading, ScalingReason, SignalName, TargetType, built_in_target_type
 from prfaas_core.profiles import Profile
 
 TTFT_BOUNDS_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
@@ -25,20 +24,7 @@ ITL_BOUNDS_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1
 """Bounds of vLLM's buckets; what is beyond counts in one without a bound."""
 
 
-class MetricName(enum.StrEnum):
-    """The built-in signals, by their names in `spec.scaling`."""
-
-    PREFILL_LOAD = "PrefillLoad"
-    PREFILL_QUEUE_WAIT = "PrefillQueueWait"
-    TIME_TO_FIRST_TOKEN = "TimeToFirstToken"  # noqa: S105  no secret
-    DECODE_REQUESTS = "DecodeRequests"
-    KV_CACHE_USE = "KVCacheUse"
-    INTER_TOKEN_LATENCY = "InterTokenLatency"  # noqa: S105  no secret
-    GENERATION_TOKENS = "GenerationTokens"
-
-
 _PATIENCE = 10
-_TOTALS = (MetricName.PREFILL_LOAD, MetricName.DECODE_REQUESTS, MetricName.GENERATION_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +37,7 @@ class Metric:
         guard: it only keeps the pool from shrinking.
     """
 
-    name: MetricName
+    name: SignalName
     target: float
     window_s: float = 60.0
     quantile: float = 0.9
@@ -59,6 +45,8 @@ class Metric:
     guard: bool = False
 
     def __post_init__(self) -> None:
+        if self.name is SignalName.QUERY:
+            raise errors.InvalidValueError("name", self.name.value, "give a built-in signal; PromQL needs a Prometheus")
         errors.positive(f"{self.name}: target", self.target)
         errors.positive(f"{self.name}: window_s", self.window_s)
         if not 0 < self.quantile < 1:
@@ -142,18 +130,18 @@ class Scrapes:
         return tuple(self._reading(metric, now_s) for metric in self._metrics)
 
     def _reading(self, metric: Metric, now_s: float) -> Reading:
-        total = metric.name in _TOTALS
+        target_type = built_in_target_type(metric.name)
         value = self._value(metric, metric.window_s, now_s)
         return Reading(
             metric.name.value,
             metric.target,
-            TargetType.AVERAGE_VALUE if total else TargetType.VALUE,
+            target_type,
             value,
             age_s=now_s - self._scrapes[-1].at_s if self._scrapes else 0.0,
             window_s=metric.window_s,
             panic_value=self._value(metric, metric.panic_window_s, now_s) if metric.panic_window_s else None,
             guard=metric.guard,
-            work=total,
+            work=target_type is TargetType.AVERAGE_VALUE,
             fault=ScalingReason.SIGNAL_MISSING if value is None else None,
         )
 
@@ -167,29 +155,31 @@ class Scrapes:
         prefills, answers = last.prefills - first.prefills, last.answers - first.answers
         nothing = 0.0 if last.in_hand == 0 else None
         match metric.name:
-            case MetricName.PREFILL_LOAD:
+            case SignalName.PREFILL_LOAD:
                 if prefills == 0:
                     return nothing
                 mean_tokens = (last.prefilled_tokens - first.prefilled_tokens) / prefills
                 rate_rps = max(arrived(prefills, first, last) / span_s, last.in_hand / (_PATIENCE * window_s))
                 return rate_rps * self._profile.prefill_s(mean_tokens)
-            case MetricName.PREFILL_QUEUE_WAIT:
+            case SignalName.PREFILL_QUEUE_WAIT:
                 return (last.waited_s - first.waited_s) / prefills if prefills else nothing
-            case MetricName.TIME_TO_FIRST_TOKEN:
+            case SignalName.TIME_TO_FIRST_TOKEN:
                 return quantile(TTFT_BOUNDS_S, first.ttft, last.ttft, metric.quantile) if prefills else nothing
-            case MetricName.DECODE_REQUESTS:
+            case SignalName.DECODE_REQUESTS:
                 in_hand = sum(scrape.in_hand for scrape in seen) / len(seen)
                 if answers == 0:
                     return in_hand
                 mean_s = (last.held_s - first.held_s) / answers
                 steady = arrived(answers, first, last) / span_s * mean_s
                 return min(in_hand, max(steady, in_hand / _PATIENCE))
-            case MetricName.KV_CACHE_USE:
+            case SignalName.KV_CACHE_USE:
                 return sum(scrape.kv_use for scrape in seen) / len(seen)
-            case MetricName.INTER_TOKEN_LATENCY:
+            case SignalName.INTER_TOKEN_LATENCY:
                 return quantile(ITL_BOUNDS_S, first.itl, last.itl, metric.quantile) if answers else nothing
-            case MetricName.GENERATION_TOKENS:
+            case SignalName.GENERATION_TOKENS:
                 return (last.generated - first.generated) / span_s
+            case _:
+                raise AssertionError(metric.name)
 
 
 def arrived(done: int, first: Scrape, last: Scrape) -> int:

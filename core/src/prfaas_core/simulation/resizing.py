@@ -7,16 +7,14 @@ Kubernetes does it; then those with the least to do stop taking requests and go 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from prfaas_core.autoscaling import Observed, ScalingReason
+from prfaas_core.autoscaling import Observed, SignalName
 from prfaas_core.simulation.disruption import Disruption
 from prfaas_core.simulation.engine import Engine
-from prfaas_core.simulation.metrics import Counters, MetricName, Scrape, Scrapes
+from prfaas_core.simulation.metrics import Counters, Scrape, Scrapes
 from prfaas_core.simulation.pool import PoolState
 from prfaas_core.simulation.scenario import Scaling
-
-_TWICE = 2
 
 
 @dataclass(slots=True)
@@ -26,7 +24,6 @@ class _Sized:
     Attributes:
         starting: numbers of the workers that were asked for and do not serve yet, oldest first.
         asked: how many were asked for in all.
-        scraped: how often each worker that is there was read.
         replica_s, counted_s: time of workers up to `counted_s`.
     """
 
@@ -37,7 +34,6 @@ class _Sized:
     replicas: int
     starting: list[int] = field(default_factory=list)
     asked: int = 0
-    scraped: dict[str, int] = field(default_factory=dict)
     replica_s: float = 0.0
     counted_s: float = 0.0
 
@@ -75,7 +71,6 @@ class Resizing:
         engine, pool, counters = self._engine, sized.pool, sized.counters
         sized.count(engine.now_s)
         workers = pool.workers.values()
-        sized.scraped = {name: sized.scraped.get(name, 0) + 1 for name in pool.workers}
         generated, kv_use = counters.generated, 0.0
         if pool.decodes:
             waiting, running = (
@@ -83,9 +78,9 @@ class Resizing:
                 sum(len(worker.in_slots) for worker in workers),
             )
             names = {metric.name for metric in sized.scaling.metrics}
-            if MetricName.GENERATION_TOKENS in names:
+            if SignalName.GENERATION_TOKENS in names:
                 generated += self._being_generated(pool)
-            if MetricName.KV_CACHE_USE in names:
+            if SignalName.KV_CACHE_USE in names:
                 kv_use = _kv_use(pool)
         else:
             waiting = sum(len(worker.queue) for worker in workers)
@@ -111,11 +106,6 @@ class Resizing:
         sized.count(engine.now_s)
         serving = sized.pool.serving()
         readings = sized.scrapes.readings(engine.now_s)
-        if scaling.whole and any(sized.scraped.get(worker.name, 0) < _TWICE for worker in serving):
-            readings = tuple(
-                replace(reading, value=None, panic_value=None, fault=ScalingReason.SIGNAL_INCOMPLETE)
-                for reading in readings
-            )
         answer = scaling.scaler(Observed(sized.replicas, len(serving), readings), engine.now_s)
         self._resize(sized, answer.replicas)
         engine.at(answer.next_look_s, self._look, sized)

@@ -77,15 +77,12 @@ class Scaling:
         scaler: decides; it keeps what it remembers, so a run needs one of its own.
         start_up_s: from the decision to a worker that serves.
         scrape_s: how often Prometheus reads the workers.
-        whole: a signal has no value until each worker that serves was read twice, as the operator has it. Without that its
-            value is that of the others, as it is for who only asks the query.
     """
 
     metrics: tuple[Metric, ...]
     scaler: Scaler
     start_up_s: float = 60.0
     scrape_s: float = 15.0
-    whole: bool = True
 
     def __post_init__(self) -> None:
         if not self.metrics:

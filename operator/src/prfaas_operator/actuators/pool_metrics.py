@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from prfaas_core.autoscaling import DECODE_SIGNALS, PREFILL_SIGNALS, SignalName
 from prfaas_operator import api
 from prfaas_operator.actuators import quantities
-from prfaas_operator.api.scaling import DECODE_SIGNALS, PREFILL_SIGNALS, SignalName
 from prfaas_operator.objects import POOL_KINDS, ObjectStore, Ref
 
 
@@ -68,7 +68,6 @@ METRICS: Final = {
             Metric(_name(signal), (kind.__name__,), signal)
             for kind, signals in ((api.PrefillPool, PREFILL_SIGNALS), (api.DecodePool, DECODE_SIGNALS))
             for signal in signals
-            if signal is not SignalName.QUERY
         ),
         DESIRED_REPLICAS,
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Final
 
+from prfaas_core.autoscaling import SignalName
 from prfaas_operator.api.containers import PodTemplate
 from prfaas_operator.api.model import Model
 from prfaas_operator.api.references import ProfileReference, Reference
 from prfaas_operator.api.resource import AGE, READY, REASON, Column, Definition, Resource, named_like_a_service
 from prfaas_operator.api.rules import Rule, immutable
 from prfaas_operator.api.scalars import Between, Message, PodsOrPercent, Port, Replicas, Term, Whole
-from prfaas_operator.api.scaling import Scaling, SignalName
+from prfaas_operator.api.scaling import Scaling
 from prfaas_operator.api.scaling_status import AutoscalingStatus
 from prfaas_operator.api.status import Status
 
@@ -47,13 +48,14 @@ class Drain(Model):
     pool, unless its template has a terminationGracePeriodSeconds of its own."""
 
 
-def signal_rule(kind: str, allowed: tuple[SignalName, ...]) -> Rule:
+def signal_rule(kind: str, built_in: tuple[SignalName, ...]) -> Rule:
     """Return the rule that a pool is sized by the built-in signals of its own side, or by queries."""
+    allowed = (*built_in, SignalName.QUERY)
     names = ", ".join(f"'{name}'" for name in allowed)
     return Rule(
-        f"!has(self.scaling) || self.scaling.signals.all(signal, signal.name in [{names}])",
+        f"!has(self.scaling) || !has(self.scaling.signals) || self.scaling.signals.all(signal, signal.name in [{names}])",
         f"scaling.signals: one of them is not measured on a {kind}; use {', '.join(allowed)}",
-        lambda spec: spec.scaling is None or all(signal.name in allowed for signal in spec.scaling.signals),
+        lambda spec: spec.scaling is None or all(signal.name in allowed for signal in spec.scaling.signals or ()),
     )
 
 

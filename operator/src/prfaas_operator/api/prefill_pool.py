@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from prfaas_core.autoscaling import PREFILL_SIGNALS
 from prfaas_operator.api.pool import REPLICAS_XOR_SCALING, Pool, PoolSpec, pool_definition, signal_rule
 from prfaas_operator.api.resource import Definition
 from prfaas_operator.api.rules import Rule
-from prfaas_operator.api.scaling import PREFILL_SIGNALS
 
 
 class PrefillPoolSpec(PoolSpec):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from prfaas_core.autoscaling import PolicyType, SelectPolicy, TargetType
+from prfaas_core.autoscaling import QUANTILES, PolicyType, SelectPolicy, SignalName, TargetType
 from prfaas_operator.api.cron import CronExpression, TimeZone
 from prfaas_operator.api.model import Model
 from prfaas_operator.api.rules import Rule
@@ -15,29 +15,6 @@ from prfaas_operator.api.scalars import MAX_REPLICAS, Between, Fraction, Positiv
 
 Window = Annotated[int, Between(0, 3600)]
 Tolerance = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
-
-
-class SignalName(StrEnum):
-    """What is measured."""
-
-    PREFILL_LOAD = "PrefillLoad"
-    PREFILL_QUEUE_WAIT = "PrefillQueueWait"
-    TIME_TO_FIRST_TOKEN = "TimeToFirstToken"  # noqa: S105  no secret
-    DECODE_REQUESTS = "DecodeRequests"
-    KV_CACHE_USE = "KVCacheUse"
-    INTER_TOKEN_LATENCY = "InterTokenLatency"  # noqa: S105  no secret
-    GENERATION_TOKENS = "GenerationTokens"
-    QUERY = "Query"
-
-
-PREFILL_SIGNALS: Final = (
-    SignalName.PREFILL_LOAD, SignalName.PREFILL_QUEUE_WAIT, SignalName.TIME_TO_FIRST_TOKEN, SignalName.QUERY,
-)  # fmt: skip
-DECODE_SIGNALS: Final = (
-    SignalName.DECODE_REQUESTS, SignalName.KV_CACHE_USE, SignalName.INTER_TOKEN_LATENCY, SignalName.GENERATION_TOKENS,
-    SignalName.QUERY,
-)  # fmt: skip
-QUANTILES: Final = (SignalName.TIME_TO_FIRST_TOKEN, SignalName.INTER_TOKEN_LATENCY)
 
 
 class Signal(Model):
@@ -103,21 +80,22 @@ class ScalingPolicy(Model):
 
 
 Policies = Annotated[tuple[ScalingPolicy, ...], Field(max_length=8)]
-_PERCENT: Final = ScalingPolicy(type=PolicyType.PERCENT, value=100, period_seconds=15)
-_PODS: Final = ScalingPolicy(type=PolicyType.PODS, value=4, period_seconds=15)
+_PERCENT = ScalingPolicy(type=PolicyType.PERCENT, value=100, period_seconds=15)
 
 
 class ScaleUp(Model):
     """How the pool grows."""
 
-    stabilization_window_seconds: Window = 0
-    """Seconds to look back: grow to the lowest recommendation of that time; 0 acts on the newest."""
+    stabilization_window_seconds: Window | None = None
+    """Seconds to look back: grow to the lowest recommendation of that time; 0 acts on the newest. Absent: 30 for a
+    PrefillPool, 0 for a DecodePool."""
     tolerance: Tolerance = 0.1
     """No growth while a signal is above its target by at most this fraction."""
     select_policy: SelectPolicy = SelectPolicy.MAX
     """Of several policies: Max, the one that allows most; Min, the one that allows least; Disabled: the pool does not grow."""
-    policies: Policies = (_PERCENT, _PODS)
-    """How much a period may add."""
+    policies: Policies | None = None
+    """How much a period may add. Absent: 25 per cent or 2 pods in 60 s for a PrefillPool, 100 per cent or 4 pods in 15 s for
+    a DecodePool, whichever is more."""
 
 
 class ScaleDown(Model):
@@ -211,8 +189,9 @@ class Scaling(Model):
     """Never fewer workers than this. 0: the pool sleeps while there is nothing to do, and routers wake it."""
     max_replicas: Annotated[int, Between(1, MAX_REPLICAS)]
     """Never more workers than this."""
-    signals: Annotated[tuple[Signal, ...], Field(min_length=1, max_length=8)]
-    """What the pool is sized by. The highest wins upward; all must agree downward."""
+    signals: Annotated[tuple[Signal, ...], Field(min_length=1, max_length=8)] | None = None
+    """What the pool is sized by. The highest wins upward; all must agree downward. Absent: for a PrefillPool PrefillLoad 0.7
+    over 300 s and PrefillQueueWait 2 s, for a DecodePool DecodeRequests of three quarters of a worker's slots."""
     behavior: Behavior = Behavior()
     """How fast the number of workers follows the signals."""
     panic: Panic | None = None

@@ -11,6 +11,7 @@ from prfaas_operator.api.route_plan import RolesMode
 from prfaas_operator.children.metadata import DRAINING_ANNOTATION
 from prfaas_operator.clusters.resources import DEPLOYMENT, POD
 from prfaas_operator.objects import Ref, Stored
+from prfaas_operator.reconcile import sizing
 from prfaas_operator.reconcile.context import Context, now
 from prfaas_operator.scaling import schedule
 
@@ -125,7 +126,7 @@ def _scaler(context: Context, ref: Ref) -> Autoscaler | None:
         changed_age_s = time.monotonic() - asked.changed_s
     elif status is not None and status.last_scale_time is not None:
         changed_age_s = (now() - status.last_scale_time).total_seconds()
-    windows_s = max(signal.window_s for signal in scaling.signals)
+    windows_s = max(signal.window_s for signal in sizing.signals_of(context, stored.model, ref.namespace))
     down_s = scaling.behavior.scale_down.stabilization_window_seconds
     floors = (schedule.in_force(scaling.schedules, now()).floor, context.forecasts.floor(ref))
     least = max([scaling.min_replicas, *(floor.replicas for floor in floors if floor is not None)])

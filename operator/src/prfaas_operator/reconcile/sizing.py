@@ -8,14 +8,14 @@ from prfaas_core.profiles import Profile
 from prfaas_operator import api
 from prfaas_operator.api.conditions import ConditionStatus, ConditionType, Reason
 from prfaas_operator.api.inference_route import Placement
-from prfaas_operator.api.scaling import Scaling
+from prfaas_operator.api.scaling import Scaling, Signal
 from prfaas_operator.children.metadata import Role
 from prfaas_operator.clusters.member import Member
 from prfaas_operator.clusters.resources import DEPLOYMENT
 from prfaas_operator.objects import Ref, Stored
 from prfaas_operator.reconcile import draining, placement
 from prfaas_operator.reconcile.context import Context, now
-from prfaas_operator.scaling import schedule
+from prfaas_operator.scaling import schedule, settings
 from prfaas_operator.scaling.capacities import nominal_bps
 from prfaas_operator.scaling.pools import ScaledPool, Surroundings
 from prfaas_operator.scaling.queries import Workers
@@ -44,6 +44,13 @@ def profile_of(context: Context, pool: api.Pool, namespace: str) -> Profile | No
         return Profile.from_spec(found[0].body["spec"])
     except CoreError:
         return None
+
+
+def signals_of(context: Context, pool: api.Pool, namespace: str) -> tuple[Signal, ...]:
+    """Return what a pool is sized by; nothing where its replicas are fixed."""
+    if pool.spec.scaling is None:
+        return ()
+    return settings.signals(pool.spec.scaling, role_of(pool), profile_of(context, pool, namespace))
 
 
 def scaled_pool(context: Context, member: Member | None, stored: Stored) -> ScaledPool | None:

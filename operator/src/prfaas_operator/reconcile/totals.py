@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Final
 
 from prfaas_core import autoscaling
-from prfaas_core.autoscaling import Reading, TargetType
+from prfaas_core.autoscaling import Reading, SignalName, TargetType
 from prfaas_operator import api
 from prfaas_operator.actuators.pool_metrics import Total, Unknown
 from prfaas_operator.api.conditions import Reason
-from prfaas_operator.api.scaling import Scaling, Signal, SignalName
+from prfaas_operator.api.scaling import Scaling, Signal
 from prfaas_operator.objects import Ref
 from prfaas_operator.reconcile import sizing
 from prfaas_operator.reconcile.context import Context
@@ -46,7 +46,7 @@ class SignalTotals:
         if stored is None or not isinstance(stored.model, api.Pool):
             return Unknown(Reason.POOL_NOT_FOUND, f"{ref} cannot be read")
         model = stored.model
-        own = model.spec.scaling.signals if model.spec.scaling is not None else ()
+        own = sizing.signals_of(self._context, model, ref.namespace)
         signal = next((item for item in own if item.name is name), Signal(name=name, target_value=1.0))
         member = self._context.member(ref.namespace, model.spec.cluster_ref.name)
         scaling = Scaling(max_replicas=1, signals=(signal,))

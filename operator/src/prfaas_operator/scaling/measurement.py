@@ -11,9 +11,8 @@ from prfaas_operator.scaling.views import Measured
 
 async def measure(server: Prometheus, pool: ScaledPool) -> tuple[Measured, ...]:
     """Read the signals of a pool, guards last."""
-    own = pool.scaling.signals
-    slots = pool.profile.decode_slots if pool.profile is not None else 1
-    signals = (*own, *settings.guards(pool.scaling, pool.workers.role, slots))
+    own = settings.signals(pool.scaling, pool.workers.role, pool.profile)
+    signals = (*own, *settings.guards(own, pool.workers.role, pool.profile))
     asked = tuple(
         _asked(name, signal, guard=index >= len(own))
         for index, (name, signal) in enumerate(zip(settings.titles(signals), signals, strict=True))

@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from prfaas_core.autoscaling import Reading, ScalingReason, TargetType
+from prfaas_core.autoscaling import Reading, ScalingReason, SignalName, TargetType, built_in_target_type
 from prfaas_core.profiles import Profile
 from prfaas_operator.api.model_profile import EngineName
-from prfaas_operator.api.scaling import SignalName
 from prfaas_operator.scaling.prometheus import Fault, Prometheus, Vector
 from prfaas_operator.scaling.queries import Workers, sglang, vllm
-from prfaas_operator.scaling.queries.built_in import Asking, BuiltIn
+from prfaas_operator.scaling.queries.built_in import LIMITS, Asking, BuiltIn
 from prfaas_operator.scaling.views import Measured
 
 _PART: Final = "prfaas_part"
@@ -138,9 +137,9 @@ class _Look:
         elif isinstance(answer, Fault):
             found = ScalingReason(answer.reason), answer.message
         else:
-            found = self._reading(signal, built_in, answer.by_label(_PART))
+            found = self._reading(signal, answer.by_label(_PART))
         if not isinstance(found, Reading):
-            found = _faulty(signal, built_in.target_type, *found)
+            found = _faulty(signal, built_in_target_type(signal.kind), *found)
         return Measured(found, built_in.value)
 
     def _ask(self, signal: Question) -> tuple[BuiltIn, _Labels]:
@@ -169,9 +168,7 @@ class _Look:
             bounded=part(found.bounded) if found.bounded is not None else None,
         )
 
-    def _reading(
-        self, signal: Question, built_in: BuiltIn, found: Mapping[str, float]
-    ) -> Reading | tuple[ScalingReason, str]:
+    def _reading(self, signal: Question, found: Mapping[str, float]) -> Reading | tuple[ScalingReason, str]:
         labels, subject = self._labels[signal.name], self._subject
         pods, reporting = found.get(labels.pods, 0), found.get(labels.reporting, 0)
         if pods == 0:
@@ -201,20 +198,22 @@ class _Look:
         if least < 0:
             return _negative(least)
         bounded = value if labels.bounded is None else found.get(labels.bounded, 0.0)
-        limit = built_in.limit * (reporting if built_in.per_worker else 1)
+        most = LIMITS[signal.kind]
+        limit = most.of(subject.profile) * (reporting if most.per_worker else 1)
         if not bounded <= limit:
             return (
                 ScalingReason.SIGNAL_IMPLAUSIBLE,
-                f"{bounded:.4g} is beyond {limit:.4g} {built_in.unit}; is its unit another, or the profile's?",
+                f"{bounded:.4g} is beyond {limit:.4g} {most.unit}; is its unit another, or the profile's?",
             )
+        target_type = built_in_target_type(signal.kind)
         panic = found.get(labels.panic) if labels.panic is not None else None
         return Reading(
-            signal.name, signal.target, built_in.target_type, value,
+            signal.name, signal.target, target_type, value,
             age_s=max(found.get(labels.age_s, 0.0), 0.0),
             window_s=signal.window_s,
             panic_value=panic if panic is not None and math.isfinite(panic) and panic >= 0 else None,
             guard=signal.guard,
-            work=built_in.work,
+            work=target_type is TargetType.AVERAGE_VALUE,
         )  # fmt: skip
 
 

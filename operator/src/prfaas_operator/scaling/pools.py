@@ -182,7 +182,7 @@ class PoolScaler:
             floors=around.floors,
             ceilings=around.ceilings,
         )
-        rules = settings.core_settings(pool.scaling, self._interval_s)
+        rules = settings.core_settings(pool.scaling, pool.workers.role, self._interval_s)
         now_s = time.monotonic()
         decision = autoscaling.decide(observed, rules, state.history, now_s)
         state.history = decision.history

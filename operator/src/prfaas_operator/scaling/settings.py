@@ -3,22 +3,23 @@
 from typing import Final
 
 from prfaas_core import autoscaling
-from prfaas_core.autoscaling import TargetType
-from prfaas_operator.api.scaling import Panic, ScaleDown, ScaleUp, Scaling, Signal, SignalName
+from prfaas_core.autoscaling import SignalName, TargetType
+from prfaas_core.profiles import Profile
+from prfaas_operator.api.scaling import Panic, ScaleDown, ScaleUp, Scaling, Signal
 from prfaas_operator.children.metadata import Role
 
-_WORK: Final = frozenset({SignalName.PREFILL_LOAD, SignalName.DECODE_REQUESTS, SignalName.GENERATION_TOKENS})
 # What a pool without a signal of its own work keeps, when it shrinks: a worker that is busy for four fifths.
 _GUARD_LOAD: Final = 0.8
 
 
-def core_settings(scaling: Scaling, period_s: float) -> autoscaling.Settings:
+def core_settings(scaling: Scaling, role: Role, period_s: float) -> autoscaling.Settings:
     """Return bounds and behaviour as the core has them; a look is taken every `period_s` seconds."""
+    up = autoscaling.PREFILL_UP if role == "prefill" else autoscaling.UP
     return autoscaling.Settings(
         min_replicas=scaling.min_replicas,
         max_replicas=scaling.max_replicas,
-        up=_rules(scaling.behavior.scale_up),
-        down=_rules(scaling.behavior.scale_down),
+        up=_rules(scaling.behavior.scale_up, up),
+        down=_rules(scaling.behavior.scale_down, autoscaling.DOWN),
         panic=_panic(scaling.panic) if scaling.panic is not None else None,
         startup_s=scaling.startup_seconds,
         idle_cool_down_s=scaling.idle.cool_down_seconds,
@@ -26,11 +27,19 @@ def core_settings(scaling: Scaling, period_s: float) -> autoscaling.Settings:
     )
 
 
+def signals(scaling: Scaling, role: Role, profile: Profile | None) -> tuple[Signal, ...]:
+    """Return what a pool is sized by, with the profile of its workers."""
+    if scaling.signals is not None:
+        return scaling.signals
+    targets = autoscaling.PREFILL_TARGETS if role == "prefill" else autoscaling.decode_targets(_slots(profile))
+    return tuple(
+        Signal(name=target.name, target_value=target.value, window_seconds=round(target.window_s)) for target in targets
+    )
+
+
 def target_type(signal: Signal) -> TargetType:
     """Return how a signal's target is meant."""
-    if signal.target_type is not None:
-        return signal.target_type
-    return TargetType.AVERAGE_VALUE if signal.name in _WORK else TargetType.VALUE
+    return signal.target_type if signal.target_type is not None else autoscaling.built_in_target_type(signal.name)
 
 
 def is_work(signal: Signal) -> bool:
@@ -38,18 +47,18 @@ def is_work(signal: Signal) -> bool:
     return target_type(signal) is TargetType.AVERAGE_VALUE
 
 
-def guards(scaling: Scaling, role: Role, decode_slots: int) -> tuple[Signal, ...]:
+def guards(signals: tuple[Signal, ...], role: Role, profile: Profile | None) -> tuple[Signal, ...]:
     """Return the signals that are added so that a pool shrinks, and sleeps, only as far as its work allows.
 
     A pool that is sized by latencies alone would shrink whenever it is fast enough, be too slow at once, and grow again.
     One that is sized by queries alone may be anything, and is left to who wrote them.
     """
-    if any(is_work(signal) or signal.name is SignalName.QUERY for signal in scaling.signals):
+    if any(is_work(signal) or signal.name is SignalName.QUERY for signal in signals):
         return ()
-    window_s = max(signal.window_s for signal in scaling.signals)
+    window_s = max(signal.window_s for signal in signals)
     if role == "prefill":
         return (Signal(name=SignalName.PREFILL_LOAD, target_value=_GUARD_LOAD, window_seconds=window_s),)
-    target = _GUARD_LOAD * max(decode_slots, 1)
+    target = _GUARD_LOAD * max(_slots(profile), 1)
     return (Signal(name=SignalName.DECODE_REQUESTS, target_value=target, window_seconds=window_s),)
 
 
@@ -62,14 +71,20 @@ def titles(signals: tuple[Signal, ...]) -> tuple[str, ...]:
     )
 
 
-def _rules(direction: ScaleUp | ScaleDown) -> autoscaling.Rules:
+def _slots(profile: Profile | None) -> int:
+    # Without a profile nothing is measured, and what the target is does not matter.
+    return profile.decode_slots if profile is not None else 1
+
+
+def _rules(direction: ScaleUp | ScaleDown, default: autoscaling.Rules) -> autoscaling.Rules:
+    window_s, policies = direction.stabilization_window_seconds, direction.policies
     return autoscaling.Rules(
-        window_s=direction.stabilization_window_seconds,
+        window_s=default.window_s if window_s is None else window_s,
         tolerance=direction.tolerance,
         select=direction.select_policy,
-        policies=tuple(
-            autoscaling.Policy(policy.type, policy.value, policy.period_seconds) for policy in direction.policies
-        ),
+        policies=default.policies
+        if policies is None
+        else tuple(autoscaling.Policy(policy.type, policy.value, policy.period_seconds) for policy in policies),
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
-from prfaas_core.autoscaling import TargetType
+from prfaas_core.autoscaling import SignalName
 from prfaas_core.profiles import Curve, Profile
 
-MOST_S = 600.0
+_MOST_S = 600.0
 """No time that a signal measures is longer. A time in milliseconds or microseconds soon is."""
 _TIMES_CAPACITY = 8
 """How far beyond its profile a worker is believed to work: profiles are coarse, and units are wrong by 100 or more."""
@@ -24,24 +25,29 @@ class BuiltIn:
 
     Attributes:
         value: PromQL with one number, or none where it cannot be known.
-        target_type: how its target is meant.
-        work: the number is work in hand: 0 means that there is nothing to do.
         reporting: selectors of series, of which every pod that reports the signal has one at least.
         gauges: selectors of series that are negative only by a fault.
-        bounded: PromQL of a number that has a limit; None: the value itself.
-        limit: what that is at most.
-        per_worker: the limit is for each worker that reports.
-        unit: of the limit, for people.
+        bounded: PromQL of the number that the signal's limit is for; None: the value itself.
     """
 
     value: str
-    target_type: TargetType
     reporting: tuple[str, ...]
-    limit: float
-    unit: str
-    work: bool = False
     gauges: tuple[str, ...] = ()
     bounded: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Beyond what a number is not believed.
+
+    Attributes:
+        of: returns it for the profile of the workers.
+        unit: for people.
+        per_worker: it is for each worker that reports.
+    """
+
+    of: Callable[[Profile], float]
+    unit: str
     per_worker: bool = False
 
 
@@ -163,25 +169,34 @@ def seconds(curve: Curve, tokens: str) -> str:
     return " + ".join((f"{first_s:.9g}", *rises))
 
 
-def most_prefill_tps(profile: Profile) -> float:
-    """Return a limit for the prompt tokens a second of one worker."""
+def _most_prefill_tps(profile: Profile) -> float:
     curve = profile.prefill_s
     return _TIMES_CAPACITY * max(tokens / value for tokens, value in zip(curve.tokens, curve.values, strict=True))
 
 
-def most_requests(profile: Profile) -> float:
-    """Return a limit for the requests that one worker runs at once."""
+def _most_requests(profile: Profile) -> float:
     return float(_TIMES_CAPACITY * profile.decode_slots)
 
 
-def most_output_tps(profile: Profile) -> float:
-    """Return a limit for the tokens a second that one worker generates."""
+def _most_output_tps(profile: Profile) -> float:
     return _TIMES_CAPACITY * profile.decode_slots / profile.step_s
 
 
-def most_token_gap_s(profile: Profile) -> float:
-    """Return a limit for the time between two tokens."""
+def _most_token_gap_s(profile: Profile) -> float:
     return max(_LEAST_TOKEN_GAP_S, _TIMES_STEP * profile.step_s)
+
+
+_SECONDS: Final = Limit(lambda _: _MOST_S, "s")
+LIMITS: Final = {
+    SignalName.PREFILL_LOAD: Limit(_most_prefill_tps, "prompt tokens/s a worker", per_worker=True),
+    SignalName.PREFILL_QUEUE_WAIT: _SECONDS,
+    SignalName.TIME_TO_FIRST_TOKEN: _SECONDS,
+    SignalName.DECODE_REQUESTS: Limit(_most_requests, "requests that a worker runs", per_worker=True),
+    SignalName.KV_CACHE_USE: Limit(lambda _: 1.01, "of 1"),
+    SignalName.INTER_TOKEN_LATENCY: Limit(_most_token_gap_s, "s"),
+    SignalName.GENERATION_TOKENS: Limit(_most_output_tps, "tokens/s a worker", per_worker=True),
+}
+"""What each signal, or the number that it is made of, is at most, whatever the engine."""
 
 
 def _idle(count: str, waiting: str, running: str) -> str:

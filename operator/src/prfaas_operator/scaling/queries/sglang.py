@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prfaas_core.autoscaling import TargetType
-from prfaas_operator.api.scaling import SignalName
+from prfaas_core.autoscaling import SignalName
 from prfaas_operator.scaling.queries import built_in
 from prfaas_operator.scaling.queries.built_in import Asking, Build, BuiltIn, Gauge, change
 
@@ -57,14 +56,9 @@ def _prefill_load(asking: Asking) -> BuiltIn:
     requests = _or_none(f"sum({asking.rate('sglang:num_requests_total')})", asking)
     return BuiltIn(
         built_in.load(tokens, requests, change(_in_hand(asking.last), _in_hand(asking.before)), asking),
-        TargetType.AVERAGE_VALUE,
-        work=True,
         reporting=_reporting(asking),
         gauges=_gauges(asking, _QUEUED, _RUNNING),
         bounded=tokens,
-        per_worker=True,
-        limit=built_in.most_prefill_tps(asking.profile),
-        unit="prompt tokens/s a worker",
     )
 
 
@@ -75,31 +69,25 @@ def _queue_wait(asking: Asking) -> BuiltIn:
     count = _or_none(_over_ranks(asking.rate(f"{metric}_count"), "priority"), asking)
     return BuiltIn(
         built_in.mean_of(waited, count, *_in_hand(asking.last)),
-        TargetType.VALUE,
         reporting=_reporting(asking),
-        limit=built_in.MOST_S,
-        unit="s",
     )
 
 
-def _latency(metric: str, asking: Asking, limit_s: float) -> BuiltIn:
+def _latency(metric: str, asking: Asking) -> BuiltIn:
     # Counted where requests come in, once for each.
     count = _or_none(f"sum({asking.rate(f'{metric}_count')})", asking)
     return BuiltIn(
         built_in.quantile_of(asking.rate(f"{metric}_bucket"), count, *_in_hand(asking.last), asking.quantile),
-        TargetType.VALUE,
         reporting=_reporting(asking),
-        limit=limit_s,
-        unit="s",
     )
 
 
 def _time_to_first_token(asking: Asking) -> BuiltIn:
-    return _latency("sglang:time_to_first_token_seconds", asking, built_in.MOST_S)
+    return _latency("sglang:time_to_first_token_seconds", asking)
 
 
 def _inter_token_latency(asking: Asking) -> BuiltIn:
-    return _latency("sglang:inter_token_latency_seconds", asking, built_in.most_token_gap_s(asking.profile))
+    return _latency("sglang:inter_token_latency_seconds", asking)
 
 
 def _decode_requests(asking: Asking) -> BuiltIn:
@@ -107,14 +95,9 @@ def _decode_requests(asking: Asking) -> BuiltIn:
     for_room = _or_none(_over_ranks(asking.mean(_FOR_ROOM, **_ALL)), asking)
     return BuiltIn(
         f"{running} + {queued} + {for_room}",
-        TargetType.AVERAGE_VALUE,
-        work=True,
         reporting=_reporting(asking),
         gauges=_gauges(asking, _RUNNING, _QUEUED, _FOR_ROOM),
         bounded=running,
-        per_worker=True,
-        limit=built_in.most_requests(asking.profile),
-        unit="requests that a worker runs",
     )
 
 
@@ -123,12 +106,9 @@ def _kv_cache_use(asking: Asking) -> BuiltIn:
     use = f"max by (pod, dp_rank) ({asking.mean(metric, **_ALL)})"
     return BuiltIn(
         f"avg({use})",
-        TargetType.VALUE,
         reporting=_reporting(asking),
         gauges=_gauges(asking, metric),
         bounded=f"max({use})",
-        limit=1.01,
-        unit="of 1",
     )
 
 
@@ -138,12 +118,7 @@ def _generation_tokens(asking: Asking) -> BuiltIn:
     ended = f"sum({asking.rate('sglang:generation_tokens_total')})"
     return BuiltIn(
         _or_none(f"{generated} or {ended}", asking),
-        TargetType.AVERAGE_VALUE,
-        work=True,
         reporting=_reporting(asking),
-        per_worker=True,
-        limit=built_in.most_output_tps(asking.profile),
-        unit="tokens/s a worker",
     )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prfaas_core.autoscaling import TargetType
-from prfaas_operator.api.scaling import SignalName
+from prfaas_core.autoscaling import SignalName
 from prfaas_operator.scaling.queries import built_in
 from prfaas_operator.scaling.queries.built_in import Asking, Build, BuiltIn, Gauge, change
 
@@ -37,14 +36,9 @@ def _prefill_load(asking: Asking) -> BuiltIn:
     tokens, requests = f"sum({asking.rate(f'{_COMPUTED}_sum')})", f"sum({asking.rate(f'{_COMPUTED}_count')})"
     return BuiltIn(
         built_in.load(tokens, requests, change(_in_hand(asking.last), _in_hand(asking.before)), asking),
-        TargetType.AVERAGE_VALUE,
-        work=True,
         reporting=(f"{_COMPUTED}_count{asking.select()}",),
         gauges=(f"{_WAITING}{asking.select()}", f"{_RUNNING}{asking.select()}"),
         bounded=tokens,
-        per_worker=True,
-        limit=built_in.most_prefill_tps(asking.profile),
-        unit="prompt tokens/s a worker",
     )
 
 
@@ -52,30 +46,24 @@ def _queue_wait(asking: Asking) -> BuiltIn:
     waited, count = f"sum({asking.rate(f'{_QUEUE_TIME}_sum')})", f"sum({asking.rate(f'{_QUEUE_TIME}_count')})"
     return BuiltIn(
         built_in.mean_of(waited, count, *_in_hand(asking.last)),
-        TargetType.VALUE,
         reporting=(f"{_QUEUE_TIME}_count{asking.select()}",),
-        limit=built_in.MOST_S,
-        unit="s",
     )
 
 
-def _latency(metric: str, asking: Asking, limit_s: float) -> BuiltIn:
+def _latency(metric: str, asking: Asking) -> BuiltIn:
     buckets, count = asking.rate(f"{metric}_bucket"), f"sum({asking.rate(f'{metric}_count')})"
     return BuiltIn(
         built_in.quantile_of(buckets, count, *_in_hand(asking.last), asking.quantile),
-        TargetType.VALUE,
         reporting=(f"{metric}_count{asking.select()}",),
-        limit=limit_s,
-        unit="s",
     )
 
 
 def _time_to_first_token(asking: Asking) -> BuiltIn:
-    return _latency("vllm:time_to_first_token_seconds", asking, built_in.MOST_S)
+    return _latency("vllm:time_to_first_token_seconds", asking)
 
 
 def _inter_token_latency(asking: Asking) -> BuiltIn:
-    return _latency("vllm:inter_token_latency_seconds", asking, built_in.most_token_gap_s(asking.profile))
+    return _latency("vllm:inter_token_latency_seconds", asking)
 
 
 def _decode_requests(asking: Asking) -> BuiltIn:
@@ -84,14 +72,9 @@ def _decode_requests(asking: Asking) -> BuiltIn:
     in_hand = change(_for_room(asking.last), _for_room(asking.before))
     return BuiltIn(
         built_in.steady(f"({running} + {for_room})", ended, held, in_hand, asking),
-        TargetType.AVERAGE_VALUE,
-        work=True,
         reporting=(f"{_RUNNING}{asking.select()}",),
         gauges=(f"{_RUNNING}{asking.select()}", f"{_BY_REASON}{asking.select(reason='capacity')}"),
         bounded=running,
-        per_worker=True,
-        limit=built_in.most_requests(asking.profile),
-        unit="requests that a worker runs",
     )
 
 
@@ -100,21 +83,14 @@ def _kv_cache_use(asking: Asking) -> BuiltIn:
     names = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
     use = " or ".join(asking.mean(name) for name in names)
     series = tuple(f"{name}{asking.select()}" for name in names)
-    return BuiltIn(
-        f"avg({use})", TargetType.VALUE, reporting=series, gauges=series, bounded=f"max({use})", limit=1.01, unit="of 1"
-    )
+    return BuiltIn(f"avg({use})", reporting=series, gauges=series, bounded=f"max({use})")
 
 
 def _generation_tokens(asking: Asking) -> BuiltIn:
     metric = "vllm:generation_tokens_total"
     return BuiltIn(
         f"sum({asking.rate(metric)})",
-        TargetType.AVERAGE_VALUE,
-        work=True,
         reporting=(f"{metric}{asking.select()}",),
-        per_worker=True,
-        limit=built_in.most_output_tps(asking.profile),
-        unit="tokens/s a worker",
     )
 
 
