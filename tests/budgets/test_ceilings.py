@@ -85,6 +85,39 @@ def test_a_ceiling_says_which_budget_and_how_much() -> None:
     assert World(limits=world.limits, pools=world.pools).budgets.ceilings(A) == ()
 
 
+def test_what_still_drains_is_free_for_its_own_pool_only() -> None:
+    """A shrank from 5 to 2, and three of its workers finish what they have; there are 8 workers' worth."""
+    draining = {A: replace(pool(replicas=2), existing=5), B: replace(pool(replicas=3), existing=3)}
+    world = World(pools=draining)
+    assert world.decide(B, 9) == 3
+    (ceiling,) = world.budgets.ceilings(B)
+    assert "64 of 64 accelerators are in use (24 of them by workers that leave)" in ceiling.message
+    world = World(pools=draining)
+    assert world.decide(A, 9) == 5
+    # They are gone, and free for whoever wants them.
+    world = World(pools={A: replace(pool(replicas=2), existing=2), B: replace(pool(replicas=3), existing=3)})
+    assert world.decide(B, 9) == 6
+
+
+def test_nobody_shrinks_because_others_drain() -> None:
+    """The limit was lowered to 4 workers' worth, and A does its part; what it still drains takes nothing away from B."""
+    limits = {GPUS: Limit("east", "accelerators", 32)}
+    world = World(
+        limits=limits, pools={A: replace(pool(replicas=2), existing=6), B: replace(pool(replicas=2), existing=2)}
+    )
+    assert world.decide(B, 2) == 2
+    (ceiling,) = world.budgets.ceilings(B)
+    assert (ceiling.replicas, ceiling.hard) == (2, False)
+
+
+def test_a_rollouts_extra_worker_counts() -> None:
+    world = World(pools={FIXED: replace(pool(least=5, most=5, replicas=5), existing=6), A: replace(pool(), existing=1)})
+    assert world.decide(A, 9) == 2
+    balance = world.budgets.balance("t")
+    assert balance is not None
+    assert balance.used(GPUS) == (64, 8)
+
+
 def test_only_a_budget_that_was_lowered_takes_away(clock: Callable[[float], None]) -> None:
     world = World()
     assert [world.decide(A, 4), world.decide(B, 4)] == [4, 4]

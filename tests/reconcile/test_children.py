@@ -146,15 +146,25 @@ def test_labels_and_ownership():
     [
         (replace(POOL, replicas=9), False),
         (replace(POOL, profile_spec={"model": {"name": "n"}}), True),
+        (replace(POOL, profile_spec=POOL.profile_spec | {"kv": {"dtype": "float16"}}), True),
+        (replace(POOL, profile_spec=POOL.profile_spec | {"accelerator": {"costPerHour": 2}}), False),
+        (replace(POOL, profile_spec=POOL.profile_spec | {"decode": {"slots": 9}}), False),
         (with_worker(args=["--x"]), True),
         (replace(POOL, sidecar=replace(ROUTER, sidecar_of="long")), True),
         (replace(POOL, kv_fingerprint="0" * 64), True),
     ],
-    ids=["replicas", "profile", "arguments", "sidecar", "fingerprint"],
+    ids=["replicas", "model", "kv", "price", "times of an engine", "arguments", "sidecar", "fingerprint"],
 )
 def test_what_rolls_a_pool(changed, rolls):
     """Workers are replaced when what they read at the start changes, and not when their number does."""
     assert (revision(build_pool_deployment(changed)) != revision(build_pool_deployment(POOL))) is rolls
+
+
+def test_times_that_a_stand_in_imitates_roll_it():
+    given = {"engine": {"name": "Sim"}, "decode": {"slots": 8}}
+    slower = given | {"decode": {"slots": 4}}
+    before, after = (build_pool_deployment(replace(POOL, profile_spec=spec)) for spec in (given, slower))
+    assert revision(before) != revision(after)
 
 
 def test_builders_do_not_change_their_input():

@@ -90,7 +90,8 @@ class PoolSpec(Model):
     ]
     """The MemberCluster that the workers run in. Cannot change."""
     profile_ref: ProfileReference
-    """The ModelProfile of the workers: model and KV identity, service times, capacity. Another profile rolls the pool."""
+    """The ModelProfile of the workers: model and KV identity, service times, capacity. Another model, engine or KV rolls the
+    pool; other times or prices do not, except with the stand-ins."""
     replicas: Replicas | None = None
     """A fixed number of workers, which `kubectl scale` changes. Exactly one of replicas and scaling is given."""
     scaling: Scaling | None = None

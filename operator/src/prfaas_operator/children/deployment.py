@@ -31,6 +31,10 @@ _PROFILE_FOLDER = "/etc/prfaas/profile"
 # Pods start one by one beside the old ones, so that a rollout takes no capacity away.
 _STRATEGY = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 _REVISIONS_KEPT = 3
+# Of the profile, engines read what model they serve and what their KV is; the stand-ins also imitate its times.
+_READ_BY_ENGINES = ("model", "engine", "kv")
+_READ_BY_STAND_INS = (*_READ_BY_ENGINES, "prefill", "kvSize", "decode", "prefixCache")
+_STAND_INS = ("Sim", "Tiny")
 # A pod that is told to go has this much time to do so after what it had to do is done, or cut off.
 _CLOSING_S = 15
 _LEAST_GRACE_S = 30  # what Kubernetes gives by default
@@ -83,8 +87,7 @@ def build_pool_deployment(pool: PoolWorkload) -> dict[str, Any]:
         "containers": containers,
         "volumes": with_required("template.spec.volumes", given.get("volumes", ()), volumes),
     }
-    # A worker reads the profile when it starts, so another profile has to start it again.
-    identity = [pool.profile_spec, pool.template.get("metadata") or {}, spec]
+    identity = [_read_at_start(pool.profile_spec), pool.template.get("metadata") or {}, spec]
     return _build_deployment(
         pool.owner, pool.owner.name, pool.role, pool.replicas, pool.template.get("metadata") or {}, spec,
         scrape_port=pool.http_port, revision=digest(identity),
@@ -115,6 +118,16 @@ def revision(deployment: Mapping[str, Any]) -> str:
 def selector_text(role: Role, name: str) -> str:
     """Return the selector of the pods in the text form of the scale subresource."""
     return ",".join(f"{label}={value}" for label, value in sorted(identity_labels(role, name).items()))
+
+
+def _read_at_start(profile_spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what workers read of a profile when they start, so that another value has to start them again.
+
+    A price that is edited, or times that were measured anew, are for the operator and the routers, and drop no stream.
+    """
+    stands_in = (profile_spec.get("engine") or {}).get("name") in _STAND_INS
+    fields = _READ_BY_STAND_INS if stands_in else _READ_BY_ENGINES
+    return {field: profile_spec[field] for field in fields if field in profile_spec}
 
 
 def _build_deployment(

@@ -48,12 +48,16 @@ async def reconcile(context: Context, stored: Stored) -> float | None:
 def budget_status(context: Context, stored: Stored, budget: api.Budget, balance: Balance) -> api.BudgetStatus:
     """Return the status of a budget."""
     keys = [key for key, limit in balance.book.limits.items() if limit.budget == stored.ref.name]
-    uses = []
+    uses, words, over = [], [], []
     for key in keys:
-        limit = balance.book.limits[key]
-        used = sum(balance.has[ref] * pool.costs.get(key, 0.0) for ref, pool in balance.book.pools.items())
-        uses.append(ResourceUse(resource=limit.resource, used=float(f"{used:.6g}"), limit=float(f"{limit.limit:.6g}")))
-    text = ", ".join(f"{use.resource} {use.used:g} of {use.limit:g}" for use in uses)
+        limit, (used, leaving) = balance.book.limits[key], balance.used(key)
+        use = ResourceUse(resource=limit.resource, used=float(f"{used:.6g}"), limit=float(f"{limit.limit:.6g}"))
+        uses.append(use)
+        drains = f" ({leaving:.6g} by workers that leave)" if leaving else ""
+        words.append(f"{use.resource} {use.used:g} of {use.limit:g}{drains}")
+        if used - leaving > limit.limit * (1 + 1e-9):
+            over.append(use.resource)
+    text = ", ".join(words)
     held = list(_held_back(balance, keys))
     conditions = Conditions(stored.generation, now())
     missing = [link.name for link in budget.spec.links if not _link(context, stored.ref.namespace, link)]
@@ -63,7 +67,6 @@ def budget_status(context: Context, stored: Stored, budget: api.Budget, balance:
         for key in keys
         if key in pool.unknown
     ]
-    over = [use.resource for use in uses if use.used > use.limit * (1 + 1e-9)]
     if missing:
         message = (
             f"spec.links: no KVLink {', '.join(missing)} in namespace {stored.ref.namespace}; make it, or leave it out"
@@ -157,14 +160,15 @@ class _Parts:
 
     def pool(self, context: Context) -> BudgetedPool:
         spec = self.model.spec
+        existing = self.model.status.replicas or 0
         if spec.scaling is None:
             replicas = pools.desired_replicas(context, self.stored, self.model)
-            return BudgetedPool(0, replicas, replicas, replicas, self.costs, self.unknown)
+            return BudgetedPool(0, replicas, replicas, replicas, self.costs, self.unknown, existing)
         scaling = spec.scaling
         known = self.model.status.desired_replicas
         replicas = min(max(known if known is not None else 0, scaling.min_replicas), scaling.max_replicas)
         return BudgetedPool(
-            scaling.priority, replicas, scaling.min_replicas, scaling.max_replicas, self.costs, self.unknown
+            scaling.priority, replicas, scaling.min_replicas, scaling.max_replicas, self.costs, self.unknown, existing
         )
 
     def _profile(self, context: Context) -> api.ModelProfile | None:

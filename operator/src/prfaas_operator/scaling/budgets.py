@@ -1,8 +1,9 @@
 """What budgets leave to each pool.
 
-Use is planned: what pools ask for counts, and not which pods there are. Pools decide one after the other, each right after it
-asked for its ceiling, so two of them never take the same free accelerator; and one that decides early in a round leaves
-what pools of a higher priority wanted the last time.
+What pools ask for counts, whether or not its pods are there yet, and so do workers that are still there though nobody asks for
+them: they drain, or a rollout replaces them. Those are in the way of other pools only; their own may take them back. Pools decide
+one after the other, each right after it asked for its ceiling, so two of them never take the same free accelerator; and one that
+decides early in a round leaves what pools of a higher priority wanted the last time.
 """
 
 import time
@@ -42,6 +43,7 @@ class BudgetedPool:
         least, most: its bounds; both are `replicas` where that is fixed.
         costs: of one replica, by the key of the limit.
         unknown: why what a replica takes is not known, by the key of the limit.
+        existing: workers that there are.
     """
 
     priority: int
@@ -50,6 +52,7 @@ class BudgetedPool:
     most: int
     costs: Mapping[str, float]
     unknown: Mapping[str, str] = field(default_factory=dict)
+    existing: int = 0
 
     @property
     def fixed(self) -> bool:
@@ -63,6 +66,19 @@ class Book:
     limits: Mapping[str, Limit]
     pools: Mapping[Ref, BudgetedPool]
 
+    def left(self, key: str, has: Mapping[Ref, int], besides: Ref | None = None) -> float:
+        """Return what workers take of a limit that nobody asks for any more, those of one pool left out.
+
+        What is measured has them in it.
+        """
+        if self.limits[key].measured:
+            return 0.0
+        return sum(
+            max(0, pool.existing - has[ref]) * pool.costs.get(key, 0.0)
+            for ref, pool in self.pools.items()
+            if ref != besides
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Balance:
@@ -72,6 +88,11 @@ class Balance:
     has: Mapping[Ref, int]
     wanted: Mapping[Ref, int]
     allocation: Allocation
+
+    def used(self, key: str) -> tuple[float, float]:
+        """Return what is used of a limit, and how much of that by workers that nobody asks for any more."""
+        left = self.book.left(key, self.has)
+        return left + sum(self.has[ref] * pool.costs.get(key, 0.0) for ref, pool in self.book.pools.items()), left
 
     def granted(self, ref: Ref) -> int:
         return self.allocation.grants[str(ref)].replicas
@@ -101,18 +122,27 @@ class _Account:
                     self.demand[key] = self.demand.get(key, 0.0) + sign * cost * max(item.has, item.least, item.wanted)
         self.requests[ref] = request
 
+    @property
+    def has(self) -> Mapping[Ref, int]:
+        return {ref: request.has for ref, request in self.requests.items()}
+
     def holds(self, ref: Ref, request: Request) -> bool:
         """Return whether there is enough for everybody, with one pool's request in the place of the one that is known."""
-        before = self.requests[ref]
+        before, has = self.requests[ref], self.has
         more = max(request.wanted, request.has, request.least) - max(before.wanted, before.has, before.least)
-        return all(self.demand[key] + more * cost <= self.book.limits[key].limit for key, cost in request.costs.items())
+        return all(
+            self.demand[key] + more * cost + self.book.left(key, has, besides=ref) <= self.book.limits[key].limit
+            for key, cost in request.costs.items()
+        )
 
-    def allocate(self, requests: Mapping[Ref, Request]) -> Allocation:
-        limits = {key: limit.limit for key, limit in self.book.limits.items()}
+    def allocate(self, requests: Mapping[Ref, Request], for_: Ref | None = None) -> Allocation:
+        """Return what every pool may have; what workers take that leave is free for their own pool only."""
+        has, limits = self.has, {}
         for key, limit in self.book.limits.items():
-            if limit.measured:
-                running = sum(max(item.has, item.least) * item.costs.get(key, 0.0) for item in requests.values())
-                limits[key] = max(limit.limit, running)
+            running = sum(max(item.has, item.least) * item.costs.get(key, 0.0) for item in requests.values())
+            # Only a limit that was lowered takes workers away, and not that others still drain.
+            kept = running if limit.measured else min(running, limit.limit)
+            limits[key] = max(limit.limit - self.book.left(key, has, besides=for_), kept)
         return allocate(requests.values(), limits)
 
 
@@ -140,7 +170,7 @@ class Budgets:
             request = replace(request, wanted=max(pool.most, request.wanted))
             if account.holds(ref, request):
                 return ()
-        grant = account.allocate({**account.requests, ref: request}).grants[str(ref)]
+        grant = account.allocate({**account.requests, ref: request}, for_=ref).grants[str(ref)]
         short = _short(grant, pool)
         if not short:
             return ()
@@ -207,8 +237,10 @@ def _described(account: _Account, ref: Ref, granted: int, key: str) -> str:
     limit, pool = account.book.limits[key], account.book.pools[ref]
     if key in pool.unknown:
         return f"budget {limit.budget} holds {granted} replicas: {pool.unknown[key]}"
-    used = sum(request.has * request.costs.get(key, 0.0) for request in account.requests.values())
+    left = account.book.left(key, account.has)
+    used = left + sum(request.has * request.costs.get(key, 0.0) for request in account.requests.values())
+    leaving = f" ({left:.4g} of them by workers that leave)" if left else ""
     return (
         f"budget {limit.budget} grants {granted} replicas: {used:.4g} of {limit.limit:.4g} {limit.resource} "
-        f"are in use, and a worker takes {pool.costs[key]:.4g}"
+        f"are in use{leaving}, and a worker takes {pool.costs[key]:.4g}"
     )
