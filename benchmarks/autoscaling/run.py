@@ -18,7 +18,17 @@ from pathlib import Path
 from random import Random
 
 from prfaas_core import case_study, simulation
-from prfaas_core.autoscaling import DOWN, UP, Policy, PolicyType, Settings, SignalName
+from prfaas_core.autoscaling import (
+    DOWN,
+    PREFILL_TARGETS,
+    PREFILL_UP,
+    Policy,
+    PolicyType,
+    Settings,
+    SignalName,
+    Target,
+    decode_targets,
+)
 from prfaas_core.simulation import (
     Arrival,
     Core,
@@ -44,23 +54,21 @@ SLO_S, SLO_PREFILLS = 5.0, 2.0
 Row = tuple[float, int, int]
 """Arrival in seconds, tokens of the prompt that no cache holds, tokens of the answer."""
 
-LOAD = SignalName.PREFILL_LOAD
-PREFILL = {
-    "load and queue": (Metric(LOAD, 0.7, window_s=300.0), Metric(SignalName.PREFILL_QUEUE_WAIT, 2.0)),
-    "load alone": (Metric(LOAD, 0.7),),
-}
+
+def metrics(targets: Iterable[Target]) -> tuple[Metric, ...]:
+    """Return the signals that a pool has by default."""
+    return tuple(Metric(target.name, target.value, window_s=target.window_s) for target in targets)
+
+
+PREFILL = {"defaults": metrics(PREFILL_TARGETS), "load alone": (Metric(SignalName.PREFILL_LOAD, 0.7),)}
 DECODE = {
-    "load and queue": (Metric(SignalName.DECODE_REQUESTS, 6.0, window_s=120.0),),
+    "defaults": metrics(decode_targets(WORKER.decode_slots)),
     "load alone": (Metric(SignalName.DECODE_REQUESTS, 6.0),),
 }
-DEFAULTS = Settings(1, 60, startup_s=START_UP_S)
-CALM = replace(UP, window_s=30.0)
-RECOMMENDED_PREFILL = replace(
-    DEFAULTS,
-    up=replace(CALM, policies=(Policy(PolicyType.PERCENT, 25, 60.0), Policy(PolicyType.PODS, 2, 60.0))),
-)
-RECOMMENDED_DECODE = replace(DEFAULTS, up=CALM)
-TUNED = replace(DEFAULTS, down=replace(DOWN, policies=(Policy(PolicyType.PERCENT, 10, 60.0),)))
+DECODE_SETTINGS = Settings(1, 60, startup_s=START_UP_S)
+"""HPA's default behavior, which a decode pool has too."""
+PREFILL_SETTINGS = replace(DECODE_SETTINGS, up=PREFILL_UP)
+TUNED = replace(DECODE_SETTINGS, down=replace(DOWN, policies=(Policy(PolicyType.PERCENT, 10, 60.0),)))
 
 
 @dataclass(frozen=True)
@@ -72,12 +80,14 @@ class Autoscaler:
 
 
 AUTOSCALERS = {
-    "PrfaaS, recommended behavior": Autoscaler(lambda: Core(RECOMMENDED_PREFILL), lambda: Core(RECOMMENDED_DECODE)),
-    "PrfaaS, HPA's default behavior": Autoscaler(lambda: Core(DEFAULTS), lambda: Core(DEFAULTS)),
-    "HPA, default behavior": Autoscaler(lambda: Hpa(DEFAULTS), lambda: Hpa(DEFAULTS)),
-    "HPA, no behavior set": Autoscaler(lambda: Hpa(DEFAULTS, behavior=False), lambda: Hpa(DEFAULTS, behavior=False)),
+    "PrfaaS": Autoscaler(lambda: Core(PREFILL_SETTINGS), lambda: Core(DECODE_SETTINGS)),
+    "PrfaaS, HPA's behavior": Autoscaler(lambda: Core(DECODE_SETTINGS), lambda: Core(DECODE_SETTINGS)),
+    "HPA": Autoscaler(lambda: Hpa(DECODE_SETTINGS), lambda: Hpa(DECODE_SETTINGS)),
+    "HPA, no behavior set": Autoscaler(
+        lambda: Hpa(DECODE_SETTINGS, behavior=False), lambda: Hpa(DECODE_SETTINGS, behavior=False)
+    ),
     "HPA, tuned: 10 % a minute down": Autoscaler(lambda: Hpa(TUNED), lambda: Hpa(TUNED)),
-    "HPA, our recommended behavior": Autoscaler(lambda: Hpa(RECOMMENDED_PREFILL), lambda: Hpa(RECOMMENDED_DECODE)),
+    "HPA, PrfaaS's behavior": Autoscaler(lambda: Hpa(PREFILL_SETTINGS), lambda: Hpa(DECODE_SETTINGS)),
 }
 
 
@@ -144,7 +154,8 @@ SERIES = {
     "Mooncake, its hour stretched": (stretched, (0, 1, 2)),
     "a day with noise": (diurnal, (0, 1, 2, 3, 4)),
 }
-STEPS = {"prompts x 4": (step("prompts"), (1, 2, 3)), "answers x 4": (step("answers"), (1, 2, 3))}
+STEP_SEEDS = tuple(range(1, 9))
+STEPS = {"prompts x 4": (step("prompts"), STEP_SEEDS), "answers x 4": (step("answers"), STEP_SEEDS)}
 STEP_HOURS = 1.5
 
 
@@ -236,7 +247,7 @@ def hours_table(done: dict[Job, Run], signals: str) -> list[str]:
         "| series | autoscaler | TTFT missed, % | replica-hours | prefill | decode | most turns in an hour, prefill / decode | most replicas | runs in which both PrfaaS's are no worse |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
-    recommended, default, *_ = AUTOSCALERS
+    ours, with_theirs, *_ = AUTOSCALERS
     for series, (_, seeds) in SERIES.items():
         for name in AUTOSCALERS:
             runs = [done[series, seed, name, signals] for seed in seeds]
@@ -244,7 +255,7 @@ def hours_table(done: dict[Job, Run], signals: str) -> list[str]:
             if name.startswith("HPA"):
                 against = "; ".join(
                     f"{who}: {compared(done, series, seeds, by, signals, name)}"
-                    for who, by in (("recommended", recommended), ("HPA's default", default))
+                    for who, by in (("PrfaaS", ours), ("with HPA's behavior", with_theirs))
                 )
             lines.append(
                 f"| {series} | {name} | {spread([r.missed for r in runs], 2, 100)} | {spread([r.hours for r in runs], 0)} "
@@ -281,19 +292,19 @@ def report(done: dict[Job, Run], hours: float, processes: int, taken_s: float) -
             f"{hours:g} simulated hours a run, in {taken_s:.0f} s with {processes} processes on {platform.machine()}, Python {platform.python_version()}.",
             "What is compared and how is said in [docs/autoscaling-evaluation.md](../../docs/autoscaling-evaluation.md). Several seeds: mean (range).",
             "",
-            "## Load and queue: `PrefillLoad` 0.7 over 300 s and `PrefillQueueWait` 2 s; `DecodeRequests` 6 of 8 slots over 120 s",
+            "## The default signals: `PrefillLoad` 0.7 over 300 s and `PrefillQueueWait` 2 s; `DecodeRequests` 6 of 8 slots over 90 s",
             "",
-            *hours_table(done, "load and queue"),
+            *hours_table(done, "defaults"),
             "",
             "## Load alone: `PrefillLoad` 0.7 and `DecodeRequests` 6 of 8 slots, over 60 s",
             "",
             *hours_table(done, "load alone"),
             "",
-            "## Steps: prompts or answers become four times as long after 15 of 90 minutes; three seeds",
+            "## Steps: prompts or answers become four times as long after 15 of 90 minutes; eight seeds",
             "",
-            "Load and queue:",
+            "The default signals:",
             "",
-            *steps_table(done, "load and queue"),
+            *steps_table(done, "defaults"),
             "",
             "Load alone:",
             "",

@@ -21,7 +21,7 @@ def signals(role, **spec):
 
 def test_a_pool_that_says_nothing_is_sized_by_its_work_and_by_its_queue():
     assert signals("prefill") == [("PrefillLoad", 0.7, 300), ("PrefillQueueWait", 2, 60)]
-    assert signals("decode") == [("DecodeRequests", 0.75 * PROFILE.decode_slots, 60)]
+    assert signals("decode") == [("DecodeRequests", 0.75 * PROFILE.decode_slots, 90)]
     for role in ("prefill", "decode"):
         assert settings.guards(settings.signals(scaling(), role, PROFILE), role, PROFILE) == ()
 

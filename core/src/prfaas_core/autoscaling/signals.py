@@ -56,4 +56,4 @@ _BUSY_SLOTS = 0.75
 
 def decode_targets(decode_slots: int) -> tuple[Target, ...]:
     """Return what a decode pool keeps that is not told otherwise: three quarters of its workers' slots busy."""
-    return (Target(SignalName.DECODE_REQUESTS, _BUSY_SLOTS * max(decode_slots, 1)),)
+    return (Target(SignalName.DECODE_REQUESTS, _BUSY_SLOTS * max(decode_slots, 1), window_s=90.0),)

@@ -191,7 +191,7 @@ class Scaling(Model):
     """Never more workers than this."""
     signals: Annotated[tuple[Signal, ...], Field(min_length=1, max_length=8)] | None = None
     """What the pool is sized by. The highest wins upward; all must agree downward. Absent: for a PrefillPool PrefillLoad 0.7
-    over 300 s and PrefillQueueWait 2 s, for a DecodePool DecodeRequests of three quarters of a worker's slots."""
+    over 300 s and PrefillQueueWait 2 s, for a DecodePool DecodeRequests of three quarters of a worker's slots over 90 s."""
     behavior: Behavior = Behavior()
     """How fast the number of workers follows the signals."""
     panic: Panic | None = None
