@@ -93,7 +93,7 @@ def test_a_busy_one_gets_no_work_and_stays_until_it_is_idle(pool, operator):
     pool.wait_marked(first, third)
     pool.wait_pods(first, second)
     pool.tenant.wait(DEPLOYMENT, replicas(2), "falls by the one that went")
-    found = pool.tenant.wait_reason(POOL, "Ready", "Draining", "1 workers are ready; 1 worker drains, until ")
+    found = pool.tenant.wait_reason(POOL, "Ready", "Draining", "1 worker is ready; 1 worker drains, until ")
     assert found["status"] == "True"
     assert pool.tenant.condition(POOL, "Reconciling")["status"] == "True"
     status = pool.tenant.get(POOL)["status"]

@@ -1,13 +1,11 @@
 """The summary of a replay adds up."""
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prfaas_cli.replay import Outcome
-from prfaas_cli.report import quantile, summarise
+from prfaas_cli.report import summarise
 
 
 def outcome(index: int, **changes: object) -> Outcome:
@@ -43,12 +41,3 @@ def test_sides_reasons_and_errors_are_counted() -> None:
 def test_reasons_add_up_to_requests(reasons: list[str]) -> None:
     summary = summarise([outcome(index, reason=reason) for index, reason in enumerate(reasons)])
     assert sum(count for _, count in summary.reasons) == summary.requests == len(reasons)
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 1))
-def test_a_quantile_lies_within_the_values(values: list[float], q: float) -> None:
-    assert min(values) <= quantile(values, q) <= max(values) or math.isclose(quantile(values, q), min(values))
-
-
-def test_no_values_have_no_quantile() -> None:
-    assert math.isnan(quantile([], 0.5))

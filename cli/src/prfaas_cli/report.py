@@ -13,6 +13,7 @@ from rich.table import Table
 
 from prfaas_cli.observation import Observation
 from prfaas_cli.replay import Outcome
+from prfaas_core.simulation.results import quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,6 @@ class ReplaySummary:
     first_errors: tuple[str, ...]
 
 
-def quantile(values: Sequence[float], q: float) -> float:
-    """Return the q-quantile by linear interpolation between order statistics; NaN for no values."""
-    if not values:
-        return math.nan
-    ordered = sorted(values)
-    position = q * (len(ordered) - 1)
-    low = math.floor(position)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
-
-
 def summarise(outcomes: Sequence[Outcome]) -> ReplaySummary:
     """Return the summary of the outcomes of a replay."""
     answered = [outcome for outcome in outcomes if not outcome.error]
@@ -77,7 +67,7 @@ def summarise(outcomes: Sequence[Outcome]) -> ReplaySummary:
             ttft_p90_s=quantile(ttfts, 0.9),
         )
         for destination, group in sorted(by_side.items(), key=lambda item: (-len(item[1]), item[0]))
-        for ttfts in [[outcome.ttft_s for outcome in group if outcome.ttft_s is not None]]
+        for ttfts in [sorted(outcome.ttft_s for outcome in group if outcome.ttft_s is not None)]
     )
     prompt_tokens = sum(outcome.prompt_tokens for outcome in answered)
     reasons = Counter(outcome.reason or "no answer" for outcome in outcomes)

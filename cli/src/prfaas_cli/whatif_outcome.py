@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prfaas_cli.report import quantile
 from prfaas_cli.scenario import Setup
 from prfaas_cli.scenario_traffic import Recorded
 from prfaas_cli.whatif_variants import Variant
 from prfaas_core import simulation
-from prfaas_core.simulation.results import CODES
+from prfaas_core.simulation.results import CODES, quantile
 
 _MATTERS = 0.02
 """Relative change of a time below which nothing is claimed."""
@@ -35,7 +34,8 @@ class Times:
     def of(cls, values: Sequence[float]) -> Times:
         """Return the times of requests that got a token."""
         mean_s = math.fsum(values) / len(values) if values else math.nan
-        return cls(len(values), mean_s, quantile(values, 0.5), quantile(values, 0.9), quantile(values, 0.99))
+        ordered = sorted(values)
+        return cls(len(values), mean_s, quantile(ordered, 0.5), quantile(ordered, 0.9), quantile(ordered, 0.99))
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,12 +210,16 @@ def _conclude(
     elif ready < desired:
         conditions.conclude(ready=False, reason=Reason.REPLICAS_UNAVAILABLE, message=progress, reconciling=True)
     elif seen.step is not None and seen.step.message:
-        message = f"{ready} workers are ready; {seen.step.message}"
+        message = f"{_are_ready(ready)}; {seen.step.message}"
         conditions.conclude(ready=True, reason=Reason.DRAINING, message=message, reconciling=True)
     elif desired == 0:
         conditions.conclude(ready=True, reason=Reason.SCALED_TO_ZERO, message="no workers are asked for")
     else:
-        conditions.conclude(ready=True, reason=Reason.AVAILABLE, message=f"{ready} workers are ready")
+        conditions.conclude(ready=True, reason=Reason.AVAILABLE, message=_are_ready(ready))
+
+
+def _are_ready(workers: int) -> str:
+    return "1 worker is ready" if workers == 1 else f"{workers} workers are ready"
 
 
 def _progress_stalled(deployment: dict[str, Any]) -> bool:
