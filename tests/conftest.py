@@ -70,9 +70,9 @@ class Process:
 
 
 class WorkerProcess(Process):
-    """One `prfaas-sim` process."""
+    """One process of a program that is a worker by its profile: `prfaas-sim` or `prfaas-tiny`."""
 
-    def __init__(self, folder: Path, profile: dict[str, object], arguments: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, program: str, profile: dict[str, object], arguments: tuple[str, ...]) -> None:
         self.address = next(_ADDRESSES)
         self.name = f"worker-{self.address}"
         self.url = f"http://{self.address}:8000"
@@ -81,7 +81,7 @@ class WorkerProcess(Process):
         self.log = folder / f"{self.name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [Path(sys.executable).with_name("prfaas-sim"), "--profile", str(path), *arguments],
+                [Path(sys.executable).with_name(program), "--profile", str(path), *arguments],
                 env=os.environ
                 | {"POD_IP": self.address, "POD_NAME": self.name, "VLLM_NIXL_SIDE_CHANNEL_HOST": self.address},
                 stdout=log,
@@ -131,18 +131,35 @@ def profile() -> dict[str, object]:
 
 
 @pytest.fixture
-def start_worker(tmp_path: Path, profile: dict[str, object]) -> Iterator[Callable[..., WorkerProcess]]:
-    started: list[WorkerProcess] = []
+def free_address() -> str:
+    return next(_ADDRESSES)
 
+
+@pytest.fixture
+def launch_worker(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    """Start a worker by the name of its program and the spec of its profile, and do not wait until it is ready."""
+    launched: list[WorkerProcess] = []
+
+    def launch(program: str, spec: dict[str, object], *arguments: str) -> WorkerProcess:
+        worker = WorkerProcess(tmp_path, program, spec, arguments)
+        launched.append(worker)
+        return worker
+
+    yield launch
+    for worker in launched:
+        worker.kill()
+
+
+@pytest.fixture
+def start_worker(
+    launch_worker: Callable[..., WorkerProcess], profile: dict[str, object]
+) -> Callable[..., WorkerProcess]:
     def start(*arguments: str, spec: dict[str, object] | None = None) -> WorkerProcess:
-        worker = WorkerProcess(tmp_path, spec or profile, ("--time-scale=25", *arguments))
-        started.append(worker)
+        worker = launch_worker("prfaas-sim", spec or profile, "--time-scale=25", *arguments)
         worker.wait_ready()
         return worker
 
-    yield start
-    for worker in started:
-        worker.kill()
+    return start
 
 
 def pool_message(name: str, cluster: str, workers: list[WorkerProcess], **changes: object) -> dict[str, object]:

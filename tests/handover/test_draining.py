@@ -15,15 +15,15 @@ PROMPT = tuple(range(40, 140))
 
 
 def test_pages_on_offer_outlive_the_signal_and_give_the_right_tokens(
-    start_tiny: Callable[..., Any], tokens: Callable[..., list[int]]
+    ask: Any, start_tiny: Callable[..., Any], tokens: Callable[..., list[int]]
 ) -> None:
     prefill, decode = start_tiny(), start_tiny()
-    params = prefill.complete(list(PROMPT), max_tokens=1, kv_transfer_params=PULL).json()["kv_transfer_params"]
+    params = ask(prefill.url, list(PROMPT), max_tokens=1, kv_transfer_params=PULL).json()["kv_transfer_params"]
     assert prefill.metric("vllm:kv_cache_usage_perc") > 0
     prefill.process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
         prefill.process.wait(1.5)
-    answer = decode.complete(list(PROMPT), kv_transfer_params=params)
+    answer = ask(decode.url, list(PROMPT), kv_transfer_params=params)
     assert tokens(answer) == unified(PROMPT, 8)[0]
     assert decode.metric("vllm:nixl_bytes_transferred_count") == 1
     assert prefill.process.wait(10) == 0, prefill.log.read_text()

@@ -48,7 +48,7 @@ def test_a_remote_prefill_gives_the_tokens_of_a_unified_run(
     remotely = 0
     for prompt, options in prompts:
         answer = ask(router.url, prompt, **options)
-        assert tokens(answer) == tokens(alone.complete(prompt, **options))
+        assert tokens(answer) == tokens(ask(alone.url, prompt, **options))
         remotely += decided(answer)[0] == "remote_prefill"
     # The repeated prompt is known to be cached, and goes the short way.
     assert remotely == len(prompts) - 1
@@ -72,7 +72,7 @@ def test_many_at_once_are_all_right(
         answers = list(pool.map(lambda prompt: ask(router.url, prompt), prompts))
     assert {decided(answer)[0] for answer in answers} == {"remote_prefill"}
     for prompt, answer in zip(prompts, answers, strict=True):
-        assert tokens(answer) == tokens(alone.complete(prompt))
+        assert tokens(answer) == tokens(ask(alone.url, prompt))
     assert decode.metric("vllm:kv_cache_usage_perc") == remote.metric("vllm:kv_cache_usage_perc") == 0
 
 
@@ -84,8 +84,8 @@ def test_a_router_gets_over_kv_with_other_bytes(
     remote, decode = start_tiny(wait=False, **other), start_tiny(wait=False)
     remote.wait_ready()
     decode.wait_ready()
-    params = remote.complete(TEXT, max_tokens=1, kv_transfer_params=PULL).json()["kv_transfer_params"]
-    refused = decode.complete(TEXT, kv_transfer_params=params)
+    params = ask(remote.url, TEXT, max_tokens=1, kv_transfer_params=PULL).json()["kv_transfer_params"]
+    refused = ask(decode.url, TEXT, kv_transfer_params=params)
     assert refused.status_code == 500
     assert "KV fingerprint" in refused.json()["error"]["message"]
     assert "pair pools of compatible profiles" in refused.json()["error"]["message"]
@@ -155,7 +155,7 @@ def test_a_prefill_worker_killed_in_mid_transfer_costs_no_token(
     assert decode.metric("vllm:kv_cache_usage_perc") == 0
 
 
-def test_a_client_that_goes_away_frees_its_pages(start_tiny: Callable[..., Any]) -> None:
+def test_a_client_that_goes_away_frees_its_pages(ask: Any, start_tiny: Callable[..., Any]) -> None:
     """In the middle of a stream."""
     worker = start_tiny("--max-num-seqs=1")
     body = {"model": "tiny", "prompt": TEXT, "max_tokens": 1900, "stream": True}
@@ -166,16 +166,16 @@ def test_a_client_that_goes_away_frees_its_pages(start_tiny: Callable[..., Any])
         lines = answer.iter_lines()
         assert next(lines).startswith("data: ")
         assert worker.metric("vllm:kv_cache_usage_perc") > 0.2
-    assert worker.complete(TEXT, max_tokens=2).status_code == 200
+    assert ask(worker.url, TEXT, max_tokens=2).status_code == 200
     assert worker.metric("vllm:kv_cache_usage_perc") == 0
     assert worker.metric("vllm:num_requests_running") == 0
 
 
-def test_the_cache_speaks_vllms_metrics(start_tiny: Callable[..., Any]) -> None:
+def test_the_cache_speaks_vllms_metrics(ask: Any, start_tiny: Callable[..., Any]) -> None:
     """Pages and their size are told, and tokens are counted by where their KV came from."""
     worker = start_tiny("--kv-cache-pages=32")
     for _ in range(2):
-        assert worker.complete(TEXT).status_code == 200
+        assert ask(worker.url, TEXT).status_code == 200
     exposition = httpx.get(f"{worker.url}/metrics", trust_env=False).text
     assert 'vllm:cache_config_info{block_size="16",enable_prefix_caching="True",num_gpu_blocks="32"} 1.0' in exposition
     cached = (len(TEXT) - 1) // 16 * 16
@@ -184,10 +184,10 @@ def test_the_cache_speaks_vllms_metrics(start_tiny: Callable[..., Any]) -> None:
     assert worker.metric("vllm:generation_tokens_total") == 16
 
 
-def test_a_token_outside_the_vocabulary_is_the_clients_error(start_tiny: Callable[..., Any]) -> None:
+def test_a_token_outside_the_vocabulary_is_the_clients_error(ask: Any, start_tiny: Callable[..., Any]) -> None:
     """Streamed or not, it is HTTP 400 with the reason."""
     worker = start_tiny()
     for stream in (False, True):
-        answer = worker.complete([1, 256], stream=stream)
+        answer = ask(worker.url, [1, 256], stream=stream)
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] == "prompt"
