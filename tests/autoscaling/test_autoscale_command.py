@@ -138,6 +138,10 @@ def test_a_simulated_day_moves_a_prefill_pool(manifests):
 
 
 WRONG = {
+    "windows without two scrapes": (
+        ["--pool", "east-decode", "--diurnal"],
+        "--scrape-s: 15.0 is not valid; give at most 5: DecodeRequests of east-decode has a window of 10 s",
+    ),
     "no pool": (
         ["--pool", "nobody", "--diurnal"],
         "--pool nobody: no pool with spec.scaling is called so; there are east-decode",

@@ -182,10 +182,10 @@ def closed_loop(
     """Return what a model of the pool does under a load.
 
     Raises:
-        InvalidValueError: a signal that the model does not have.
+        InvalidValueError: a signal that the model does not have, or whose window never holds the two scrapes of a rate.
     """
     recorder = _recorder(pool, name, make, 0.0)
-    scaling = Scaling(_metrics(pool), recorder, start_up_s=pool.settings.startup_s, scrape_s=scrape_s)
+    scaling = Scaling(_metrics(pool, scrape_s), recorder, start_up_s=pool.settings.startup_s, scrape_s=scrape_s)
     profile = pool.profile
     # The other side is as large as it takes not to be in the way.
     prefill = math.ceil(_SLACK * load.rps * profile.prefill_s(load.prompt_tokens)) + 1
@@ -272,7 +272,7 @@ def _target(pool: ScaledPool, name: SignalName) -> float | None:
     return next((float(sized.signal.target_value) for sized in pool.signals if sized.signal.name is name), None)
 
 
-def _metrics(pool: ScaledPool) -> tuple[Metric, ...]:
+def _metrics(pool: ScaledPool, scrape_s: float) -> tuple[Metric, ...]:
     for sized in pool.signals:
         if sized.signal.name is SignalName.QUERY:
             raise errors.InvalidValueError(
@@ -280,6 +280,16 @@ def _metrics(pool: ScaledPool) -> tuple[Metric, ...]:
                 sized.signal.query,
                 "the model of a pool has only built-in signals; replay a record of it with --csv",
             )
+    windows = [(float(sized.signal.window_s), sized.title) for sized in pool.signals]
+    if pool.panic_window_s is not None:
+        windows.append((pool.panic_window_s, "panic"))
+    window_s, title = min(windows)
+    if window_s < 2 * scrape_s:
+        raise errors.InvalidValueError(
+            "--scrape-s",
+            scrape_s,
+            f"give at most {window_s / 2:g}: {title} of {pool.name} has a window of {window_s:g} s",
+        )
     return tuple(
         Metric(
             sized.signal.name,
