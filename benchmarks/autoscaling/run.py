@@ -135,12 +135,12 @@ def diurnal(rows: Sequence[Row], hours: float, seed: int) -> Iterator[Arrival]:
     return traffic.diurnal(random, hours * HOUR_S, MEAN_RPS, inputs=prompt, outputs=lambda _: drawn.pop()[1])
 
 
-def step(what: str) -> Callable[[Sequence[Row], float, int], Iterator[Arrival]]:
-    """Return a load of 2 requests/s whose prompts or answers become four times as long after a quarter of an hour."""
+def step(what: str, rps: float = 2.0) -> Callable[[Sequence[Row], float, int], Iterator[Arrival]]:
+    """Return a load whose prompts or answers become four times as long after a quarter of an hour."""
 
     def arrivals(_rows: Sequence[Row], hours: float, seed: int) -> Iterator[Arrival]:
         random, now_s = Random(seed), 0.0
-        while (now_s := now_s + random.expovariate(2.0)) < hours * HOUR_S:
+        while (now_s := now_s + random.expovariate(rps)) < hours * HOUR_S:
             longer = 4 if now_s > 0.25 * HOUR_S else 1
             tokens = 3000 * (longer if what == "prompts" else 1) * random.uniform(0.75, 1.25)
             answer = 300 * (longer if what == "answers" else 1) * random.uniform(0.75, 1.25)
@@ -155,7 +155,12 @@ SERIES = {
     "a day with noise": (diurnal, (0, 1, 2, 3, 4)),
 }
 STEP_SEEDS = tuple(range(1, 9))
-STEPS = {"prompts x 4": (step("prompts"), STEP_SEEDS), "answers x 4": (step("answers"), STEP_SEEDS)}
+STEPS = {
+    "prompts x 4": (step("prompts"), STEP_SEEDS),
+    "answers x 4": (step("answers"), STEP_SEEDS),
+    "prompts x 4, 12 requests/s": (step("prompts", 12.0), STEP_SEEDS),
+}
+STEP_WORKERS = {"prompts x 4, 12 requests/s": (17, 20)}
 STEP_HOURS = 1.5
 
 
@@ -220,7 +225,7 @@ Job = tuple[str, int, str, str]
 def work(job: Job, rows: Sequence[Row], hours: float) -> Run:
     series, seed, name, signals = job
     if series in STEPS:
-        return run(STEPS[series][0](rows, STEP_HOURS, seed), name, signals, (3, 4))
+        return run(STEPS[series][0](rows, STEP_HOURS, seed), name, signals, STEP_WORKERS.get(series, (3, 4)))
     return run(SERIES[series][0](rows, hours, seed), name, signals, (8, 6))
 
 
@@ -292,7 +297,7 @@ def report(done: dict[Job, Run], hours: float, processes: int, taken_s: float) -
             f"{hours:g} simulated hours a run, in {taken_s:.0f} s with {processes} processes on {platform.machine()}, Python {platform.python_version()}.",
             "What is compared and how is said in [docs/autoscaling-evaluation.md](../../docs/autoscaling-evaluation.md). Several seeds: mean (range).",
             "",
-            "## The default signals: `PrefillLoad` 0.7 over 300 s and `PrefillQueueWait` 2 s; `DecodeRequests` 6 of 8 slots over 90 s",
+            "## The default signals: `PrefillLoad` 0.7 over 300 s and 0.9 over 60 s, `PrefillQueueWait` 2 s; `DecodeRequests` 6 of 8 slots over 90 s",
             "",
             *hours_table(done, "defaults"),
             "",
@@ -300,7 +305,7 @@ def report(done: dict[Job, Run], hours: float, processes: int, taken_s: float) -
             "",
             *hours_table(done, "load alone"),
             "",
-            "## Steps: prompts or answers become four times as long after 15 of 90 minutes; eight seeds",
+            "## Steps: prompts or answers of 2 requests/s become four times as long after 15 of 90 minutes; eight seeds",
             "",
             "The default signals:",
             "",

@@ -179,6 +179,18 @@ def test_a_mean_of_before_the_new_pods_orders_nothing():
     assert pool.look(140, mean(4, window_s=60)) == (8, ScalingReason.ABOVE_TARGET)
 
 
+def test_a_time_says_that_workers_are_missing_and_not_how_many():
+    """Twenty times the target asks for a quarter more, and for two at least."""
+    wait = replace(mean(40), proportional=False)
+    assert Pool(4).look(0, wait) == (6, ScalingReason.ABOVE_TARGET)
+    assert Pool(12, max_replicas=40).look(0, wait) == (15, ScalingReason.ABOVE_TARGET)
+    assert Pool(12, max_replicas=40).look(0, wait, total(40)) == (20, ScalingReason.ABOVE_TARGET), (
+        "who counts the work is believed"
+    )
+    slightly = replace(mean(2.2), proportional=False)
+    assert Pool(20, max_replicas=40, up=Rules(0, 0.05)).look(0, slightly) == (22, ScalingReason.ABOVE_TARGET)
+
+
 def test_a_mean_of_before_pods_went_lets_no_more_go():
     pool = Pool(8)
     assert pool.look(0, mean(1, window_s=60)) == (4, ScalingReason.BELOW_TARGET)

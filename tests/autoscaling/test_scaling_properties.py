@@ -50,7 +50,9 @@ class Look:
         unusable = UNUSABLE[self.kind]
         found = (
             Reading("Work", 0.5, TargetType.AVERAGE_VALUE, self.work * louder + more, panic_value=self.burst * louder, work=True),
-            Reading("Wait", 2.0, TargetType.VALUE, 2.0 * self.ratio * louder + more, window_s=WINDOW_S),
+            Reading(
+                "Wait", 2.0, TargetType.VALUE, 2.0 * self.ratio * louder + more, window_s=WINDOW_S, proportional=self.kind % 2 == 0
+            ),
             Reading("Kept", 0.5, TargetType.AVERAGE_VALUE, self.guard * louder + more, guard=True),
         )  # fmt: skip
         return tuple(unusable(reading) if fault else reading for reading, fault in zip(found, self.faults, strict=True))

@@ -20,7 +20,9 @@ def signals(role, **spec):
 
 
 def test_a_pool_that_says_nothing_is_sized_by_its_work_and_by_its_queue():
-    assert signals("prefill") == [("PrefillLoad", 0.7, 300), ("PrefillQueueWait", 2, 60)]
+    assert signals("prefill") == [
+        ("PrefillLoad", 0.7, 300), ("PrefillLoad", 0.9, 60), ("PrefillQueueWait", 2, 60),
+    ]  # fmt: skip
     assert signals("decode") == [("DecodeRequests", 0.75 * PROFILE.decode_slots, 90)]
     for role in ("prefill", "decode"):
         assert settings.guards(settings.signals(scaling(), role, PROFILE), role, PROFILE) == ()
@@ -39,7 +41,7 @@ def test_each_side_grows_at_its_own_pace_and_both_shrink_as_an_hpa_does(role, up
 
 def test_behavior_that_is_given_counts_field_by_field():
     found = settings.core_settings(scaling(behavior={"scaleUp": {"stabilizationWindowSeconds": 0}}), "prefill", 5.0)
-    assert found.up == Rules(0.0, policies=autoscaling.PREFILL_UP.policies)
+    assert found.up == autoscaling.UP
     policy = {"type": "Pods", "value": 1, "periodSeconds": 30}
     found = settings.core_settings(scaling(behavior={"scaleUp": {"policies": [policy]}}), "prefill", 5.0)
     assert found.up == Rules(autoscaling.PREFILL_UP.window_s, policies=(Policy(PolicyType.PODS, 1, 30.0),))

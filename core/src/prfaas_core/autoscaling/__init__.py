@@ -27,6 +27,7 @@ from prfaas_core.autoscaling.signals import (
     Target,
     built_in_target_type,
     decode_targets,
+    is_proportional,
 )
 
 __all__ = [
@@ -62,4 +63,5 @@ __all__ = [
     "decide",
     "decode_targets",
     "distrust",
+    "is_proportional",
 ]

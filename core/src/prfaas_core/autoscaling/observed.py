@@ -23,6 +23,8 @@ class Reading:
         guard: it only keeps the pool from shrinking. A latency that is fine says nothing about how many workers
             would still do, so signals that are latencies come with a guard that counts the work.
         work: the value is work in hand, so that 0 means that there is nothing to do.
+        proportional: of a value: twice of it is twice the work. A time that requests wait or take is not: it says that
+            workers are missing, and not how many.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Reading:
     panic_value: float | None = None
     guard: bool = False
     work: bool = False
+    proportional: bool = True
     fault: ScalingReason | None = None
     message: str = ""
 

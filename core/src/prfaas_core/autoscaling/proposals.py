@@ -20,6 +20,7 @@ from prfaas_core.autoscaling.settings import Settings, TargetType
 # Against rounding noise, so that 2 pods at exactly 1.5 times the target want 3 and not 4.
 _EPSILON = 1e-9
 _WINDOWS_TO_SETTLE = 2
+_STEP, _STEP_PODS = 0.25, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def propose_in_panic(reading: Reading, observed: Observed, settings: Settings, c
     """Return what a signal asks for over the short window; 0 when that is not known, or the signal itself is not."""
     if reading.guard or reading.panic_value is None or distrust(reading, settings.stale_after_s) is not None:
         return 0
-    found = propose(replace(reading, value=reading.panic_value), observed, settings, capacity)
+    found = propose(replace(reading, value=reading.panic_value, proportional=True), observed, settings, capacity)
     return found.replicas or 0
 
 
@@ -95,6 +96,8 @@ def _asked(
             return replicas, ScalingReason.WAITING_FOR_PODS
         if capacity.unchanged_s < _WINDOWS_TO_SETTLE * reading.window_s:
             return replicas, ScalingReason.SETTLING
+        if not reading.proportional:
+            exact = min(exact, ready + max(_STEP_PODS, math.ceil(ready * _STEP)))
     return max(exact, replicas), ScalingReason.ABOVE_TARGET
 
 

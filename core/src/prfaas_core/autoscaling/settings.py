@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prfaas_core import errors
 
@@ -70,9 +70,8 @@ class Rules:
 
 STALE_AFTER_S = 60.0
 UP = Rules(0.0, policies=(Policy(PolicyType.PERCENT, 100, 15.0), Policy(PolicyType.PODS, 4, 15.0)))
-PREFILL_UP = Rules(30.0, policies=(Policy(PolicyType.PERCENT, 25, 60.0), Policy(PolicyType.PODS, 2, 60.0)))
-"""How a prefill pool grows that is not told otherwise: a queue says that workers are missing and not how many, so growth goes in
-steps whose effect can be seen."""
+PREFILL_UP = replace(UP, window_s=30.0)
+"""How a prefill pool grows that is not told otherwise: one long prompt makes a load and a queue that are over in seconds."""
 DOWN = Rules(300.0, policies=(Policy(PolicyType.PERCENT, 100, 15.0),))
 
 

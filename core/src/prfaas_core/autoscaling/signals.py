@@ -28,12 +28,18 @@ DECODE_SIGNALS: Final = (
 )  # fmt: skip
 """Those that are built in, by the side that they are measured on."""
 QUANTILES: Final = (SignalName.TIME_TO_FIRST_TOKEN, SignalName.INTER_TOKEN_LATENCY)
+_TIMES: Final = (SignalName.PREFILL_QUEUE_WAIT, *QUANTILES)
 _TOTALS: Final = (SignalName.PREFILL_LOAD, SignalName.DECODE_REQUESTS, SignalName.GENERATION_TOKENS)
 
 
 def built_in_target_type(name: SignalName) -> TargetType:
     """Return how the target of a signal that is built in is meant: totals count work in hand, the rest are means or quantiles."""
     return TargetType.AVERAGE_VALUE if name in _TOTALS else TargetType.VALUE
+
+
+def is_proportional(name: SignalName) -> bool:
+    """Return whether twice the value is twice the work, as it is not with times."""
+    return name not in _TIMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +53,11 @@ class Target:
 
 PREFILL_TARGETS: Final = (
     Target(SignalName.PREFILL_LOAD, 0.7, window_s=300.0),
+    Target(SignalName.PREFILL_LOAD, 0.9),
     Target(SignalName.PREFILL_QUEUE_WAIT, 2.0),
 )
-"""What a prefill pool keeps that is not told otherwise: prompts differ so much in length that their load over a minute is noise,
-and the queue tells when minutes are too slow."""
+"""What a prefill pool keeps that is not told otherwise. Prompts differ so much in length that their load over a minute is noise:
+five minutes say how many workers there should be, a minute with hardly any to spare, and a queue, that there are too few right now."""
 _BUSY_SLOTS = 0.75
 
 

@@ -16,7 +16,14 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from prfaas_core import errors
-from prfaas_core.autoscaling import Reading, ScalingReason, SignalName, TargetType, built_in_target_type
+from prfaas_core.autoscaling import (
+    Reading,
+    ScalingReason,
+    SignalName,
+    TargetType,
+    built_in_target_type,
+    is_proportional,
+)
 from prfaas_core.profiles import Profile
 
 TTFT_BOUNDS_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
@@ -142,6 +149,7 @@ class Scrapes:
             panic_value=self._value(metric, metric.panic_window_s, now_s) if metric.panic_window_s else None,
             guard=metric.guard,
             work=target_type is TargetType.AVERAGE_VALUE,
+            proportional=is_proportional(metric.name),
             fault=ScalingReason.SIGNAL_MISSING if value is None else None,
         )
 

@@ -81,6 +81,7 @@ class ScalingPolicy(Model):
 
 Policies = Annotated[tuple[ScalingPolicy, ...], Field(max_length=8)]
 _PERCENT = ScalingPolicy(type=PolicyType.PERCENT, value=100, period_seconds=15)
+_PODS = ScalingPolicy(type=PolicyType.PODS, value=4, period_seconds=15)
 
 
 class ScaleUp(Model):
@@ -93,9 +94,8 @@ class ScaleUp(Model):
     """No growth while a signal is above its target by at most this fraction."""
     select_policy: SelectPolicy = SelectPolicy.MAX
     """Of several policies: Max, the one that allows most; Min, the one that allows least; Disabled: the pool does not grow."""
-    policies: Policies | None = None
-    """How much a period may add. Absent: 25 per cent or 2 pods in 60 s for a PrefillPool, 100 per cent or 4 pods in 15 s for
-    a DecodePool, whichever is more."""
+    policies: Policies = (_PERCENT, _PODS)
+    """How much a period may add."""
 
 
 class ScaleDown(Model):
@@ -191,7 +191,7 @@ class Scaling(Model):
     """Never more workers than this."""
     signals: Annotated[tuple[Signal, ...], Field(min_length=1, max_length=8)] | None = None
     """What the pool is sized by. The highest wins upward; all must agree downward. Absent: for a PrefillPool PrefillLoad 0.7
-    over 300 s and PrefillQueueWait 2 s, for a DecodePool DecodeRequests of three quarters of a worker's slots over 90 s."""
+    over 300 s and 0.9 over 60 s, and PrefillQueueWait 2 s; for a DecodePool DecodeRequests of three quarters of a worker's slots over 90 s."""
     behavior: Behavior = Behavior()
     """How fast the number of workers follows the signals."""
     panic: Panic | None = None

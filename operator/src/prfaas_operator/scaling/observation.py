@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from prfaas_core.autoscaling import Reading, ScalingReason, SignalName, TargetType, built_in_target_type
+from prfaas_core.autoscaling import (
+    Reading,
+    ScalingReason,
+    SignalName,
+    TargetType,
+    built_in_target_type,
+    is_proportional,
+)
 from prfaas_core.profiles import Profile
 from prfaas_operator.api.model_profile import EngineName
 from prfaas_operator.scaling.prometheus import Fault, Prometheus, Vector
@@ -214,6 +221,7 @@ class _Look:
             panic_value=panic if panic is not None and math.isfinite(panic) and panic >= 0 else None,
             guard=signal.guard,
             work=target_type is TargetType.AVERAGE_VALUE,
+            proportional=is_proportional(signal.kind),
         )  # fmt: skip
 
 

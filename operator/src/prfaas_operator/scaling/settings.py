@@ -18,8 +18,8 @@ def core_settings(scaling: Scaling, role: Role, period_s: float) -> autoscaling.
     return autoscaling.Settings(
         min_replicas=scaling.min_replicas,
         max_replicas=scaling.max_replicas,
-        up=_rules(scaling.behavior.scale_up, up),
-        down=_rules(scaling.behavior.scale_down, autoscaling.DOWN),
+        up=_rules(scaling.behavior.scale_up, up.window_s),
+        down=_rules(scaling.behavior.scale_down, autoscaling.DOWN.window_s),
         panic=_panic(scaling.panic) if scaling.panic is not None else None,
         startup_s=scaling.startup_seconds,
         idle_cool_down_s=scaling.idle.cool_down_seconds,
@@ -76,15 +76,15 @@ def _slots(profile: Profile | None) -> int:
     return profile.decode_slots if profile is not None else 1
 
 
-def _rules(direction: ScaleUp | ScaleDown, default: autoscaling.Rules) -> autoscaling.Rules:
-    window_s, policies = direction.stabilization_window_seconds, direction.policies
+def _rules(direction: ScaleUp | ScaleDown, window_s: float) -> autoscaling.Rules:
+    given_s = direction.stabilization_window_seconds
     return autoscaling.Rules(
-        window_s=default.window_s if window_s is None else window_s,
+        window_s=window_s if given_s is None else given_s,
         tolerance=direction.tolerance,
         select=direction.select_policy,
-        policies=default.policies
-        if policies is None
-        else tuple(autoscaling.Policy(policy.type, policy.value, policy.period_seconds) for policy in policies),
+        policies=tuple(
+            autoscaling.Policy(policy.type, policy.value, policy.period_seconds) for policy in direction.policies
+        ),
     )
 
 
