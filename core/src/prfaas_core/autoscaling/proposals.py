@@ -5,7 +5,7 @@ the workers are those that are ready, and the formula holds only for the capacit
 that were asked for are still starting, and until two of the value's windows lie behind the last that became ready, such a signal
 asks for no more. Otherwise a queue that waits for its first pod would order the whole pool; and in the first window new
 pods take what had been waiting for them, which says nothing about whether there are enough now. It asks for no fewer until its
-window lies behind the last pod that went.
+window lies behind the last pod that went. A time that requests wait or take is not proportional to the work: it asks for a step.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from prfaas_core.autoscaling.settings import Settings, TargetType
 # Against rounding noise, so that 2 pods at exactly 1.5 times the target want 3 and not 4.
 _EPSILON = 1e-9
 _WINDOWS_TO_SETTLE = 2
+# What a time may add at once, of the ready pods or in pods: what that does is seen before it asks again.
 _STEP, _STEP_PODS = 0.25, 2
 
 
@@ -65,7 +66,9 @@ def propose_in_panic(reading: Reading, observed: Observed, settings: Settings, c
     """Return what a signal asks for over the short window; 0 when that is not known, or the signal itself is not."""
     if reading.guard or reading.panic_value is None or distrust(reading, settings.stale_after_s) is not None:
         return 0
-    found = propose(replace(reading, value=reading.panic_value, proportional=True), observed, settings, capacity)
+    # Steps are for normal times; what a burst asks for is taken at its word.
+    burst = replace(reading, value=reading.panic_value, proportional=True)
+    found = propose(burst, observed, settings, capacity)
     return found.replicas or 0
 
 
