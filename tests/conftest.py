@@ -39,7 +39,7 @@ class Process:
     url: str
 
     def wait_ready(self, path: str = "/health") -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break
@@ -59,7 +59,7 @@ class Process:
         return total
 
     def wait_metric(self, name: str, value: float) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.metric(name) != value:
             assert time.monotonic() < deadline, f"{name} is {self.metric(name)}, not {value}"
 
@@ -117,7 +117,7 @@ class RouterProcess(Process):
 
     def wait_requests(self, count: int) -> list[dict[str, object]]:
         """Return the log lines of so many requests; one is written when its client has the answer already."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(found := self.requests()) != count:
             assert time.monotonic() < deadline, f"{len(found)} requests, not {count}"
         return found

@@ -37,7 +37,7 @@ from prfaas_operator.objects import ObjectStore, Ref
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMESPACE = "prfaas-system"
 SERVICE = "prfaas-operator-actuators"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 # Of HorizontalPodAutoscalers. Their periods are whole seconds, of which this has no multiple below 7.
 SYNC_S = 0.7
 _PATHS = {
@@ -192,7 +192,7 @@ class OperatorProcess:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT)
-        wait(self._leading, "the operator works", 40)
+        wait(self._leading, "the operator works")
 
     def _leading(self) -> bool:
         assert self._process is not None

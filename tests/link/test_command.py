@@ -90,7 +90,7 @@ def test_a_control_address_that_is_taken_is_named(kubeconfig: Path) -> None:
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 60
     while True:
         try:
             if condition():

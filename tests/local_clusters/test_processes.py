@@ -18,7 +18,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
 def wait(condition: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + 15
+    deadline_s = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline_s, what
         time.sleep(0.01)

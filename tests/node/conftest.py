@@ -66,7 +66,7 @@ class Node:
     def delete(self, *what: str) -> None:
         self.cluster.kubectl("delete", *what, "--wait=false", "--ignore-not-found")
 
-    def wait(self, condition: Callable[[], bool], what: str, deadline_s: float = 30.0) -> None:
+    def wait(self, condition: Callable[[], bool], what: str, deadline_s: float = 60.0) -> None:
         end_s = time.monotonic() + deadline_s
         while True:
             try:

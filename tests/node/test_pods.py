@@ -151,7 +151,7 @@ def test_what_ignores_sigterm_is_killed_when_the_grace_is_over(node: Any, make_p
     node.apply(make_pod("stubborn", script, terminationGracePeriodSeconds=1))
     node.wait(lambda: "up" in node.log("stubborn"), "the process")
     node.delete("pod", "stubborn")
-    node.wait(lambda: node.gone("pod", "stubborn"), "its end by force", deadline_s=20)
+    node.wait(lambda: node.gone("pod", "stubborn"), "its end by force")
 
 
 def test_init_containers_run_first_and_a_sidecar_outlives_the_main_one(

@@ -31,7 +31,7 @@ from prfaas_operator import api
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPERATOR_NAMESPACE = "prfaas-system"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 _numbers, _hosts = itertools.count(1), itertools.count(1)
 
 
@@ -207,9 +207,9 @@ class OperatorProcess:
         if leading:
             self.wait_leading()
         else:
-            wait(lambda: self.metric("prfaas_operator_leading") is not None, "the operator answers", 40)
+            wait(lambda: self.metric("prfaas_operator_leading") is not None, "the operator answers")
 
-    def wait_leading(self, deadline_s: float = 40) -> None:
+    def wait_leading(self, deadline_s: float = DEADLINE_S) -> None:
         wait(lambda: self.metric("prfaas_operator_leading") == 1, "the operator works", deadline_s)
 
     def wait_end(self, deadline_s: float) -> int:

@@ -52,13 +52,13 @@ class Drained:
         return found
 
     def wait_marked(self, *expected):
-        end_s = time.monotonic() + 20
+        end_s = time.monotonic() + 60
         while self.marks().keys() != set(expected):
             assert time.monotonic() < end_s, (self.marks(), expected, self.prometheus.load)
             time.sleep(0.02)
 
     def wait_pods(self, *expected):
-        end_s = time.monotonic() + 20
+        end_s = time.monotonic() + 60
         while set(names(self.tenant.pods(PODS))) != set(expected):
             assert time.monotonic() < end_s, (names(self.tenant.pods(PODS)), expected, self.marks())
             time.sleep(0.02)
@@ -171,7 +171,7 @@ def test_a_rollout_goes_on_while_workers_drain(pool):
     pool.tenant.wait_reason(POOL, "Ready", "RollingOut")
     pool.prometheus.load.clear()
     revision, gone_first, seen = pool.tenant.get(POOL)["status"]["revision"], None, set(pool.names)
-    end_s = time.monotonic() + 30
+    end_s = time.monotonic() + 60
     while True:
         pods = pool.tenant.pods(PODS)
         there = set(names(pods))

@@ -53,7 +53,7 @@ def test_a_budget_holds_back_and_takes_away_only_when_it_is_lowered(pool, promet
     assert found["resources"] == [{"resource": "accelerators H200", "used": 16, "limit": 16}]
     assert pool.condition(BUDGET, "Ready")["reason"] == "Available"
     assert operator.metric("prfaas_operator_budget_held_back_replicas") == 2
-    end_s = time.monotonic() + 20
+    end_s = time.monotonic() + 60
     while not any(event["reason"] == "HeldBack" for event in pool.client.list("Event", pool.namespace)):
         assert time.monotonic() < end_s, "no event"
 
@@ -133,5 +133,5 @@ def test_a_forecast_is_shown_and_raises_the_floor_only_where_it_is_asked_to(pool
     assert "3 workers by target 0.5" in seen["forecast"]["message"]
     assert operator.metric("prfaas_operator_forecast_replicas") == 3
     pool.merge(POOL, {"spec": {"scaling": {"forecast": forecast | {"mode": "Floor"}}}})
-    desired_soon = pool.wait(POOL, lambda f: f["status"]["autoscaling"]["desiredReplicas"] == 3, "has as many", 40)
+    desired_soon = pool.wait(POOL, lambda f: f["status"]["autoscaling"]["desiredReplicas"] == 3, "has as many")
     assert "ForecastFloor" in {item["reason"] for item in desired_soon["status"]["autoscaling"]["decisions"]}

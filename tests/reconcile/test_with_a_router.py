@@ -56,7 +56,7 @@ class RouterProcess:
             return None
         return next((float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(f"{name}{{")), None)
 
-    def wait(self, name, value, deadline_s=20):
+    def wait(self, name, value, deadline_s=60):
         """Return the time at which a metric had a value."""
         end_s = time.monotonic() + deadline_s
         while self.metric(name) != value:

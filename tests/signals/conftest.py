@@ -55,7 +55,7 @@ class Pool:
         ready = changes.get("ready_replicas", given["ready_replicas"])
         return Subject(**{**given, "expected_replicas": ready, "signals": questions, **changes})
 
-    async def until(self, subject: Subject, check: Callable[..., bool], deadline_s: float = 15):
+    async def until(self, subject: Subject, check: Callable[..., bool], deadline_s: float = 60):
         """Return what is observed once it is as wanted; Prometheus scrapes at its own pace."""
         found = ()
         try:

@@ -27,7 +27,7 @@ def complete(router: Any, prompt: object, **body: Any) -> httpx.Response:
 
 def lines(router: Any, count: int) -> list[dict[str, Any]]:
     """Return the log lines of `count` requests; a line follows the end of its answer."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(found := router.requests()) < count:
         assert time.monotonic() < deadline, f"{len(found)} log lines, {count} were expected"
         time.sleep(0.01)

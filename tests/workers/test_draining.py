@@ -45,7 +45,7 @@ def stream(worker: Any, tokens: int) -> Iterator[Iterator[str]]:
 def terminate(worker: Any) -> None:
     """Tell a worker to go, and wait until it says that it is on its way."""
     worker.process.send_signal(signal.SIGTERM)
-    end_s = time.monotonic() + 10
+    end_s = time.monotonic() + 60
     while httpx.get(f"{worker.url}/health", trust_env=False).status_code != 503:
         assert time.monotonic() < end_s, worker.log.read_text()
 

@@ -20,7 +20,7 @@ _OCTETS = range(40, 126, 2)
 _POLL_S = 0.02
 
 
-def wait(condition: Callable[[], Any], what: str, deadline_s: float = 20.0) -> Any:
+def wait(condition: Callable[[], Any], what: str, deadline_s: float = 60.0) -> Any:
     """Return the first true value of a condition.
 
     Raises:
