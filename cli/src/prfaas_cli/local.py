@@ -118,7 +118,7 @@ def down_command(console: Console, state_dir: Path, keep_state: bool) -> None:
         console.print(f"{left} processes had outlived their supervisor and were stopped")
     if not keep_state:
         shutil.rmtree(state_dir, ignore_errors=True)
-    console.print("nothing is running" + (f"; state is kept in {state_dir}" if keep_state else ""))
+    console.print("stopped; nothing is running any more" + (f", state is kept in {state_dir}" if keep_state else ""))
 
 
 @contextmanager
