@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from prfaas_local.testing import wait
+
 pytestmark = pytest.mark.slow
 
 SHORT, LONG = list(range(500)), list(range(3000))
@@ -190,4 +192,29 @@ def test_a_draining_router_finishes_its_streams(
         router.process.send_signal(signal.SIGTERM)
         rest = [line for line in lines if line]
     assert rest[-1] == "data: [DONE]"
+    assert router.process.wait(timeout=10) == 0
+
+
+def test_a_draining_router_answers_what_comes_on_connections_that_there_are(
+    start_worker: Callable[..., Any], start_router: Callable[..., Any], snapshot: Callable[..., Any]
+) -> None:
+    """A request may be on its way while the router goes; the answer tells the client to connect to another."""
+    router = start_router(snapshot([start_worker()], None, None))
+
+    def refused() -> bool:
+        try:
+            httpx.get(f"{router.url}/health", trust_env=False)
+        except httpx.ConnectError:
+            return True
+        return False
+
+    with httpx.Client(base_url=router.url, timeout=30, trust_env=False) as client:
+        body = {"model": "prfaas-1t", "prompt": SHORT, "max_tokens": 2}
+        before = client.post("/v1/completions", json=body)
+        router.process.send_signal(signal.SIGTERM)
+        wait(refused, "no longer listens")
+        after = client.post("/v1/completions", json=body)
+    assert (before.status_code, after.status_code) == (200, 200)
+    assert "connection" not in before.headers
+    assert after.headers["connection"] == "close"
     assert router.process.wait(timeout=10) == 0

@@ -117,6 +117,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
     log.info("draining")
     router.gate.drain(arguments.drain_s)
+    server.drain()
     await servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     # Who routes to us sees the readiness probe fail before connections are refused.
     await asyncio.sleep(arguments.drain_delay_s)

@@ -19,6 +19,9 @@ import httptools
 from prfaas_router import openai
 
 HIGH_WATER_BYTES = 1 << 18
+LINGER_S = 5.0
+"""How long a server that stops keeps idle connections: a request may be on its way on one, and clients with a pool use
+a connection again within seconds or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,11 @@ class Responder:
 
 
 class Connection(asyncio.Protocol):
-    """One client connection."""
+    """One client connection.
+
+    Attributes:
+        closing: it ends with the next answer that says so; one whose head was sent before has promised another request.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -135,7 +142,8 @@ class Connection(asyncio.Protocol):
         self._resumed: asyncio.Event | None = None
         self._refused = False
         self._lost = False
-        self.closing = False
+        self._last = False
+        self.closing = server.draining
         self._reset()
 
     def _reset(self) -> None:
@@ -264,8 +272,8 @@ class Connection(asyncio.Protocol):
             self._shut()
 
     def close_when_idle(self) -> None:
-        """Close now, or after the request in flight."""
-        self.closing = True
+        """Close now, or after the request in flight, whatever its answer has said."""
+        self._last = True
         if self._task is None and not self._in_request:
             self._shut()
 
@@ -288,7 +296,7 @@ class Connection(asyncio.Protocol):
             )
         finally:
             self._task = None
-        if self._lost or self.closing:
+        if self._lost or self._last:
             self._shut()
         elif self._waiting:
             self._next()
@@ -348,6 +356,7 @@ class Server:
         self.max_body_bytes = limits.max_body_bytes
         self.on_error = on_error
         self.connections: set[Connection] = set()
+        self.draining = False
         self._server: asyncio.Server | None = None
         self._empty: asyncio.Event | None = None
 
@@ -363,16 +372,32 @@ class Server:
         self._server = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
         return int(self._server.sockets[0].getsockname()[1])
 
+    def drain(self) -> None:
+        """Have every connection end with its next answer, which says so to the client."""
+        self.draining = True
+        for connection in self.connections:
+            connection.closing = True
+
     async def stop(self, grace_s: float) -> None:
-        """Accept no more, let requests in flight end for up to `grace_s`, then drop what is left."""
+        """Accept no more, answer what comes on connections that there are, and drop what is left after `grace_s`.
+
+        Those without a request are closed after `LINGER_S`: closed at once, one could cross a request on its way.
+        """
         if self._server is not None:
             self._server.close()
+        self.drain()
+        linger_s = min(LINGER_S, grace_s)
+        await self._wait_empty(linger_s)
         for connection in tuple(self.connections):
             connection.close_when_idle()
-        if self.connections:
-            self._empty = asyncio.Event()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
-                    await self._empty.wait()
+        await self._wait_empty(grace_s - linger_s)
         for connection in tuple(self.connections):
             connection.abort()
+
+    async def _wait_empty(self, at_most_s: float) -> None:
+        if not self.connections:
+            return
+        self._empty = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self._empty.wait()
