@@ -16,10 +16,12 @@ def budget(**spec):
 @pytest.fixture
 def pool(tenant, prometheus):
     """A tenant whose remote prefill pool, of eight H200 a worker, has one worker, of four at most, and wants no more."""
-    tenant.apply(*(key for key in tenant.bodies if not key.startswith("Budget/")))
     # A total asks for the same while workers start.
     signal = {"name": "Query", "query": 'wait{cluster="west"}', "targetType": "AverageValue", "targetValue": 0.5}
-    tenant.merge(POOL, {"spec": {"drain": {"timeoutSeconds": 0}, "scaling": {"signals": [signal]}}})
+    spec = tenant.bodies[POOL]["spec"]
+    spec["drain"] = {"timeoutSeconds": 0}
+    spec["scaling"]["signals"] = [signal]
+    tenant.apply(*(key for key in tenant.bodies if not key.startswith("Budget/")))
     prometheus.values |= {"nixl_bytes_transferred_sum": "0", "request_success_total": "0.5"}
     prometheus.values["wait{"] = "0.2"
     tenant.set_ready("prfaas.dev/pool=west-prefill", 1, "10.30")
