@@ -76,8 +76,9 @@ def test_long_answers_turn_prefill_into_decode_without_losing_a_request(exchangi
     outcomes = load.outcomes()
     assert [outcome.error for outcome in outcomes if outcome.error] == []
     assert all(outcome.output_tokens == ANSWER_TOKENS for outcome in outcomes)
+    # A conversion that is under way when the load ends is carried through.
+    system.wait(lambda: sum(sizes(system)) == 2 * SIZE, "as many workers as before", 60)
     prefill, decode = sizes(system)
-    assert prefill + decode == 2 * SIZE
     assert prefill < SIZE
     print(f"{prefill} prefill and {decode} decode workers; {dict(system.reasons(outcomes))}")
 
