@@ -26,7 +26,6 @@ from prfaas_core.autoscaling import (
     PolicyType,
     Settings,
     SignalName,
-    Target,
     decode_targets,
 )
 from prfaas_core.simulation import (
@@ -54,15 +53,9 @@ SLO_S, SLO_PREFILLS = 5.0, 2.0
 Row = tuple[float, int, int]
 """Arrival in seconds, tokens of the prompt that no cache holds, tokens of the answer."""
 
-
-def metrics(targets: Iterable[Target]) -> tuple[Metric, ...]:
-    """Return the signals that a pool has by default."""
-    return tuple(Metric(target.name, target.value, window_s=target.window_s) for target in targets)
-
-
-PREFILL = {"defaults": metrics(PREFILL_TARGETS), "load alone": (Metric(SignalName.PREFILL_LOAD, 0.7),)}
+PREFILL = {"defaults": tuple(map(Metric.of, PREFILL_TARGETS)), "load alone": (Metric(SignalName.PREFILL_LOAD, 0.7),)}
 DECODE = {
-    "defaults": metrics(decode_targets(WORKER.decode_slots)),
+    "defaults": tuple(map(Metric.of, decode_targets(WORKER.decode_slots))),
     "load alone": (Metric(SignalName.DECODE_REQUESTS, 6.0),),
 }
 DECODE_SETTINGS = Settings(1, 60, startup_s=START_UP_S)

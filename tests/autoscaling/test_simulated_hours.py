@@ -28,10 +28,7 @@ TRACE = Path(__file__).parents[2] / "e2e" / "traces" / "mooncake_conversation_60
 WORKER = replace(case_study.H20, decode_slots=8)
 HPAS = Settings(1, 40)
 DEFAULTS = replace(HPAS, up=PREFILL_UP), HPAS
-PREFILL, DECODE = (
-    tuple(Metric(target.name, target.value, window_s=target.window_s) for target in targets)
-    for targets in (PREFILL_TARGETS, decode_targets(WORKER.decode_slots))
-)
+PREFILL, DECODE = (tuple(map(Metric.of, targets)) for targets in (PREFILL_TARGETS, decode_targets(WORKER.decode_slots)))
 
 
 def run(arrivals, prefill, decode, workers):

@@ -115,7 +115,7 @@ def test_a_rollouts_extra_worker_counts() -> None:
     assert world.decide(A, 9) == 2
     balance = world.budgets.balance("t")
     assert balance is not None
-    assert balance.used(GPUS) == (64, 8)
+    assert balance.book.used(GPUS, balance.has) == (64, 8)
 
 
 def test_only_a_budget_that_was_lowered_takes_away(clock: Callable[[float], None]) -> None:

@@ -20,6 +20,7 @@ from prfaas_core.autoscaling import (
     Reading,
     ScalingReason,
     SignalName,
+    Target,
     TargetType,
     built_in_target_type,
     is_proportional,
@@ -50,6 +51,11 @@ class Metric:
     quantile: float = 0.9
     panic_window_s: float | None = None
     guard: bool = False
+
+    @classmethod
+    def of(cls, target: Target) -> Metric:
+        """Return the signal that keeps a target."""
+        return cls(target.name, target.value, window_s=target.window_s)
 
     def __post_init__(self) -> None:
         if self.name is SignalName.QUERY:

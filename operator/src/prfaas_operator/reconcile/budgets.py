@@ -50,7 +50,7 @@ def budget_status(context: Context, stored: Stored, budget: api.Budget, balance:
     keys = [key for key, limit in balance.book.limits.items() if limit.budget == stored.ref.name]
     uses, words, over = [], [], []
     for key in keys:
-        limit, (used, leaving) = balance.book.limits[key], balance.used(key)
+        limit, (used, leaving) = balance.book.limits[key], balance.book.used(key, balance.has)
         use = ResourceUse(resource=limit.resource, used=float(f"{used:.6g}"), limit=float(f"{limit.limit:.6g}"))
         uses.append(use)
         drains = f" ({leaving:.6g} by workers that leave)" if leaving else ""

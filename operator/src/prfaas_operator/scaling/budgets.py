@@ -79,6 +79,11 @@ class Book:
             if ref != besides
         )
 
+    def used(self, key: str, has: Mapping[Ref, int]) -> tuple[float, float]:
+        """Return what is used of a limit, and how much of that by workers that nobody asks for any more."""
+        left = self.left(key, has)
+        return left + sum(has[ref] * pool.costs.get(key, 0.0) for ref, pool in self.pools.items()), left
+
 
 @dataclass(frozen=True, slots=True)
 class Balance:
@@ -88,11 +93,6 @@ class Balance:
     has: Mapping[Ref, int]
     wanted: Mapping[Ref, int]
     allocation: Allocation
-
-    def used(self, key: str) -> tuple[float, float]:
-        """Return what is used of a limit, and how much of that by workers that nobody asks for any more."""
-        left = self.book.left(key, self.has)
-        return left + sum(self.has[ref] * pool.costs.get(key, 0.0) for ref, pool in self.book.pools.items()), left
 
     def granted(self, ref: Ref) -> int:
         return self.allocation.grants[str(ref)].replicas
@@ -237,8 +237,7 @@ def _described(account: _Account, ref: Ref, granted: int, key: str) -> str:
     limit, pool = account.book.limits[key], account.book.pools[ref]
     if key in pool.unknown:
         return f"budget {limit.budget} holds {granted} replicas: {pool.unknown[key]}"
-    left = account.book.left(key, account.has)
-    used = left + sum(request.has * request.costs.get(key, 0.0) for request in account.requests.values())
+    used, left = account.book.used(key, account.has)
     leaving = f" ({left:.4g} of them by workers that leave)" if left else ""
     return (
         f"budget {limit.budget} grants {granted} replicas: {used:.4g} of {limit.limit:.4g} {limit.resource} "

@@ -14,12 +14,13 @@ _GUARD_LOAD: Final = 0.8
 
 def core_settings(scaling: Scaling, role: Role, period_s: float) -> autoscaling.Settings:
     """Return bounds and behaviour as the core has them; a look is taken every `period_s` seconds."""
+    behavior, given_s = scaling.behavior, scaling.behavior.scale_up.stabilization_window_seconds
     up = autoscaling.PREFILL_UP if role == "prefill" else autoscaling.UP
     return autoscaling.Settings(
         min_replicas=scaling.min_replicas,
         max_replicas=scaling.max_replicas,
-        up=_rules(scaling.behavior.scale_up, up.window_s),
-        down=_rules(scaling.behavior.scale_down, autoscaling.DOWN.window_s),
+        up=_rules(behavior.scale_up, up.window_s if given_s is None else given_s),
+        down=_rules(behavior.scale_down, behavior.scale_down.stabilization_window_seconds),
         panic=_panic(scaling.panic) if scaling.panic is not None else None,
         startup_s=scaling.startup_seconds,
         idle_cool_down_s=scaling.idle.cool_down_seconds,
@@ -77,9 +78,8 @@ def _slots(profile: Profile | None) -> int:
 
 
 def _rules(direction: ScaleUp | ScaleDown, window_s: float) -> autoscaling.Rules:
-    given_s = direction.stabilization_window_seconds
     return autoscaling.Rules(
-        window_s=window_s if given_s is None else given_s,
+        window_s=window_s,
         tolerance=direction.tolerance,
         select=direction.select_policy,
         policies=tuple(
